@@ -1,0 +1,282 @@
+// Any registered op for Python: its spec, its checks and shape rule, its function on NumPy arrays.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+#include <new>
+
+#include "adapters/python/thread_pool.h"
+#include "core/op.h"
+
+namespace py = pybind11;
+
+namespace custom_ops::python {
+namespace {
+
+// Python's numbers, torch's symbolic sizes among them, through their own arithmetic.
+class PythonNumbers final : public SymbolicHost {
+ public:
+  void retain(void* handle) override { Py_INCREF(object(handle)); }
+  void release(void* handle) override { Py_DECREF(object(handle)); }
+  void* from_int(int64_t value) override { return owned(PyLong_FromLongLong(value)); }
+  void* compute(Arithmetic op, void* left, void* right) override {
+    switch (op) {
+      case Arithmetic::kAdd:
+        return owned(PyNumber_Add(object(left), object(right)));
+      case Arithmetic::kSubtract:
+        return owned(PyNumber_Subtract(object(left), object(right)));
+      case Arithmetic::kMultiply:
+        return owned(PyNumber_Multiply(object(left), object(right)));
+      case Arithmetic::kFloorDivide:
+        return owned(PyNumber_FloorDivide(object(left), object(right)));
+    }
+    return nullptr;
+  }
+  bool compare(Comparison op, void* left, void* right) override {
+    constexpr int kOperators[] = {Py_EQ, Py_NE, Py_LT, Py_LE, Py_GT, Py_GE};
+    const int result =
+        PyObject_RichCompareBool(object(left), object(right), kOperators[static_cast<int>(op)]);
+    if (result < 0) throw py::error_already_set();
+    return result == 1;
+  }
+  std::string text(void* handle) override { return py::str(py::handle(object(handle))); }
+
+ private:
+  static PyObject* object(void* handle) { return static_cast<PyObject*>(handle); }
+  static void* owned(PyObject* result) {
+    if (result == nullptr) throw py::error_already_set();
+    return result;
+  }
+};
+
+SymbolicDim to_dim(py::handle value) {
+  static PythonNumbers numbers;
+  if (PyLong_CheckExact(value.ptr())) return SymbolicDim(value.cast<int64_t>());
+  return SymbolicDim(&numbers, value.inc_ref().ptr());
+}
+
+py::object from_dim(const SymbolicDim& dim) {
+  if (dim.is_plain()) return py::int_(dim.value());
+  return py::reinterpret_borrow<py::object>(static_cast<PyObject*>(dim.handle()));
+}
+
+const OpType& find(const std::string& name) {
+  for (const OpType* type : registry()) {
+    if (type->name == name) return *type;
+  }
+  throw py::key_error("no op named " + name);
+}
+
+const char* kind_of(int64_t) { return "an int"; }
+const char* kind_of(double) { return "a float"; }
+const char* kind_of(bool) { return "a bool"; }
+const char* kind_of(const std::string&) { return "a str"; }
+const char* kind_of(const std::vector<int64_t>&) { return "a sequence of ints"; }
+
+std::unique_ptr<Op> create(const OpType& type, const py::sequence& attributes) {
+  std::vector<AttributeValue> values;
+  for (size_t i = 0; i < type.attributes.size(); ++i) {
+    const AttributeSpec& spec = type.attributes[i];
+    const py::object given = attributes[i];
+    values.push_back(std::visit([&](const auto& sample) {
+      using Value = std::remove_cvref_t<decltype(sample)>;
+      try {
+        return AttributeValue(given.cast<Value>());
+      } catch (const py::cast_error&) {
+        throw py::type_error(text(type.name, ": ", spec.name, " must be ", kind_of(sample),
+                                  ", got ", std::string(py::repr(given))));
+      }
+    }, spec.initial));
+  }
+  return type.create(values);
+}
+
+using Dtypes = std::vector<std::optional<std::string>>;
+
+// The names of the outputs' element types.
+std::vector<std::string> output_dtypes(const std::string& name, const Dtypes& dtypes) {
+  const OpType& type = find(name);
+  std::vector<std::string> names;
+  for (DType dtype : type.signatures[select_signature(type, dtypes)].outputs) {
+    names.emplace_back(custom_ops::name(dtype));
+  }
+  return names;
+}
+
+std::vector<py::tuple> infer(const std::string& name,
+                             const std::vector<std::optional<py::sequence>>& given,
+                             const py::sequence& attributes) {
+  const OpType& type = find(name);
+  std::vector<Shape<SymbolicDim>> shapes(given.size());
+  std::vector<const Shape<SymbolicDim>*> pointers(given.size());
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (!given[i]) continue;
+    std::vector<SymbolicDim> dims;
+    for (py::handle dim : *given[i]) dims.push_back(to_dim(dim));
+    shapes[i] = Shape<SymbolicDim>(std::move(dims));
+    pointers[i] = &shapes[i];
+  }
+  std::vector<py::tuple> results;
+  for (const auto& shape : create(type, attributes)->infer(pointers)) {
+    py::tuple result(shape.rank());
+    for (size_t i = 0; i < shape.rank(); ++i) result[i] = from_dim(shape[i]);
+    results.push_back(result);
+  }
+  return results;
+}
+
+std::unique_ptr<ThreadPool>& pool() {
+  static auto& pool = *new std::unique_ptr<ThreadPool>;  // never joined at exit
+  if (pool && !pool->is_usable()) (void)pool.release();  // its threads are the parent's
+  if (!pool) pool = std::make_unique<ThreadPool>(std::max(1u, std::thread::hardware_concurrency()));
+  return pool;
+}
+
+class PoolContext final : public Context {
+ public:
+  explicit PoolContext(ThreadPool& pool) : pool_(pool) {}
+
+  void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
+    const int64_t most = 4 * pool_.threads();
+    const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
+    if (count <= 0) return;
+    if (ranges == 1) return function(0, count);
+    pool_.run(ranges, [&](int64_t begin, int64_t end) {
+      function(count * begin / ranges, count * end / ranges);
+    });
+  }
+  void* allocate(size_t bytes) const override {
+    return ::operator new(bytes, std::align_val_t(kAlignment));
+  }
+  void release(void* memory) const override {
+    ::operator delete(memory, std::align_val_t(kAlignment));
+  }
+
+ private:
+  ThreadPool& pool_;
+};
+
+// NumPy itself has no bfloat16: ml_dtypes adds it.
+py::dtype dtype_named(const std::string& name) {
+  if (name != "bfloat16") return py::dtype(name);
+  return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+}
+
+// An array with the memory that its view refers to.
+struct HostArray {
+  py::array array;
+  std::vector<int64_t> shape, strides;
+
+  explicit HostArray(py::array given) : array(std::move(given)) {
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+      shape.push_back(array.shape(axis));
+      strides.push_back(array.strides(axis) / array.itemsize());
+    }
+  }
+  Tensor view() const { return {const_cast<void*>(array.data()), shape, strides}; }
+};
+
+// A view can tell strides in whole, aligned elements only.
+py::array addressable(const py::array& array) {
+  const auto address = reinterpret_cast<uintptr_t>(array.data());
+  const auto size = static_cast<uintptr_t>(array.itemsize());
+  bool good = address % size == 0;
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+    good = good && array.strides(axis) % array.itemsize() == 0;
+  }
+  return good ? array : py::array(array.attr("copy")());
+}
+
+std::vector<py::array> compute(const std::string& name,
+                               const std::vector<std::optional<py::array>>& given,
+                               const py::sequence& attributes) {
+  const OpType& type = find(name);
+  Dtypes dtypes;
+  for (const auto& array : given) {
+    dtypes.push_back(array ? std::optional(array->dtype().attr("name").cast<std::string>())
+                           : std::nullopt);
+  }
+  const size_t signature = select_signature(type, dtypes);
+
+  std::vector<HostArray> arrays;
+  std::vector<Shape<int64_t>> shapes(given.size());
+  std::vector<const Shape<int64_t>*> shape_pointers(given.size());
+  std::vector<std::optional<Tensor>> views(given.size());
+  arrays.reserve(given.size());
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (!given[i]) continue;
+    arrays.emplace_back(addressable(*given[i]));
+    views[i] = arrays.back().view();
+    shapes[i] = Shape<int64_t>(arrays.back().shape);
+    shape_pointers[i] = &shapes[i];
+  }
+  const std::unique_ptr<Op> op = create(type, attributes);
+
+  std::vector<HostArray> outputs;
+  std::vector<Tensor> output_views;
+  const Shapes<int64_t> results = op->infer(shape_pointers);
+  outputs.reserve(results.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    outputs.emplace_back(py::array(dtype_named(custom_ops::name(type.signatures[signature].outputs[i])),
+                                   results[i].dims()));
+    output_views.push_back(outputs.back().view());
+  }
+  {
+    ThreadPool& threads = *pool();
+    const py::gil_scoped_release release;
+    op->compute(signature, PoolContext(threads), views, output_views);
+  }
+  std::vector<py::array> computed;
+  for (HostArray& output : outputs) computed.push_back(output.array);
+  return computed;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The ops of the kernel library: specs, shape rules, and functions on NumPy arrays.";
+
+  py::class_<InputSpec>(module, "Input")
+      .def_readonly("name", &InputSpec::name)
+      .def_property_readonly("optional", &InputSpec::optional)
+      .def_property_readonly("neutral", [](const InputSpec& input) -> py::object {
+        if (!input.neutral) return py::none();
+        return py::make_tuple(input.neutral->value, input.neutral->rank);
+      });
+  py::class_<AttributeSpec>(module, "Attribute")
+      .def_readonly("name", &AttributeSpec::name)
+      .def_readonly("onnx_name", &AttributeSpec::onnx_name)
+      .def_readonly("default", &AttributeSpec::initial);
+  py::class_<OpType, std::unique_ptr<OpType, py::nodelete>>(module, "Spec")
+      .def_readonly("name", &OpType::name)
+      .def_readonly("onnx_name", &OpType::onnx_name)
+      .def_readonly("inputs", &OpType::inputs)
+      .def_readonly("outputs", &OpType::outputs)
+      .def_readonly("attributes", &OpType::attributes)
+      .def_property_readonly("like_first_input", [](const OpType& type) {
+        return type.layout == Layout::kLikeFirstInput;
+      })
+      .def_property_readonly("dtypes", [](const OpType& type) {
+        std::vector<std::string> names;
+        for (const Signature& s : type.signatures) names.emplace_back(name(s.inputs[0]));
+        return names;
+      });
+
+  module.def("specs", [] {
+    std::vector<const OpType*> types = registry();
+    return types;
+  }, py::return_value_policy::reference);
+  module.def("output_dtypes", &output_dtypes, py::arg("op"), py::arg("dtypes"));
+  module.def("infer", &infer, py::arg("op"), py::arg("shapes"), py::arg("attributes"));
+  module.def("compute", &compute, py::arg("op"), py::arg("arrays"), py::arg("attributes"));
+  module.def("get_num_threads", [] { return pool()->threads(); });
+  module.def("set_num_threads", [](int threads) {
+    if (threads < 1) {
+      throw py::value_error(text("set_num_threads: threads must be at least 1, got ", threads));
+    }
+    pool() = std::make_unique<ThreadPool>(threads);
+  }, py::arg("threads"));
+}
+
+}  // namespace custom_ops::python
