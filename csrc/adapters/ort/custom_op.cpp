@@ -1,5 +1,7 @@
 // Any registered op as a custom op of ONNX Runtime, and the entry point that a session calls.
+#include <algorithm>
 #include <climits>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -48,21 +50,22 @@ SymbolicDim unknown() {
   return SymbolicDim(&host, nullptr);
 }
 
-class ShapeInfo {
- public:
-  ShapeInfo(const OrtApi* api, OrtTensorTypeAndShapeInfo* info) : api_(api), info_(info) {}
-  ~ShapeInfo() { ReleaseTensorTypeAndShapeInfo::call(api_, info_); }
-  ShapeInfo(const ShapeInfo&) = delete;
-  ShapeInfo& operator=(const ShapeInfo&) = delete;
+std::vector<int64_t> dims_of(const OrtApi* api, const OrtTensorTypeAndShapeInfo* info) {
+  size_t rank = 0;
+  check(api, GetDimensionsCount::call(api, info, &rank));
+  std::vector<int64_t> dims(rank);
+  check(api, GetDimensions::call(api, info, dims.data(), rank));
+  return dims;
+}
 
-  const OrtTensorTypeAndShapeInfo* get() const { return info_; }
-  std::vector<int64_t> dims() const {
-    size_t rank = 0;
-    check(api_, GetDimensionsCount::call(api_, info_, &rank));
-    std::vector<int64_t> dims(rank);
-    check(api_, GetDimensions::call(api_, info_, dims.data(), rank));
-    return dims;
-  }
+// Releases an info that the adapter owns: what shape inference lends belongs to the runtime.
+class OwnedInfo {
+ public:
+  OwnedInfo(const OrtApi* api, OrtTensorTypeAndShapeInfo* info) : api_(api), info_(info) {}
+  ~OwnedInfo() { ReleaseTensorTypeAndShapeInfo::call(api_, info_); }
+  OwnedInfo(const OwnedInfo&) = delete;
+  OwnedInfo& operator=(const OwnedInfo&) = delete;
+  OrtTensorTypeAndShapeInfo* get() const { return info_; }
 
  private:
   const OrtApi* api_;
@@ -137,7 +140,7 @@ class Kernel {
   HostTensor read(OrtValue* value) const {
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api_, GetTensorTypeAndShape::call(api_, value, &info));
-    const std::vector<int64_t> dims = ShapeInfo(api_, info).dims();
+    const std::vector<int64_t> dims = dims_of(api_, OwnedInfo(api_, info).get());
     return {dims, row_major(dims), data(value)};
   }
 
@@ -149,7 +152,7 @@ class Kernel {
 
 // What ONNX Runtime asks of an op, for one of its signatures.
 struct CustomOp : OrtCustomOp {
-  CustomOp(const OrtApi* api_table, const OpType& op_type, size_t op_signature)
+  CustomOp(const OrtApi* api_table, bool infers, const OpType& op_type, size_t op_signature)
       : OrtCustomOp{}, api(api_table), type(op_type), signature(op_signature) {
     version = kApiVersion;
     GetName = [](const OrtCustomOp* op) { return self(op).type.onnx_name.c_str(); };
@@ -182,9 +185,11 @@ struct CustomOp : OrtCustomOp {
       return guarded(self.api(), [&] { self.compute(context); });
     };
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) {
-      return guarded(self(op).api, [&] { self(op).infer(context); });
-    };
+    if (infers) {
+      InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) {
+        return guarded(self(op).api, [&] { self(op).infer(context); });
+      };
+    }
     GetStartVersion = [](const OrtCustomOp*) { return 1; };
     GetEndVersion = [](const OrtCustomOp*) { return INT_MAX; };
   }
@@ -197,26 +202,34 @@ struct CustomOp : OrtCustomOp {
     check(api, ShapeInferContextGetInputCount::call(api, context, &given));
     std::vector<Shape<SymbolicDim>> shapes(type.inputs.size());
     std::vector<const Shape<SymbolicDim>*> pointers(shapes.size());
+    std::vector<int> element_types(shapes.size());
     for (size_t i = 0; i < std::min(given, shapes.size()); ++i) {
       OrtTensorTypeAndShapeInfo* info = nullptr;
       if (!succeeded(api, ShapeInferContextGetInputTypeShape::call(api, context, i, &info))) {
         continue;
       }
       std::vector<SymbolicDim> dims;
-      for (int64_t dim : ShapeInfo(api, info).dims()) {
+      for (int64_t dim : dims_of(api, info)) {
         dims.push_back(dim < 0 ? unknown() : SymbolicDim(dim));
       }
-      // The runtime shows a tensor of unknown rank, and an input left out, as one of rank 0.
-      if (dims.empty()) {
-        if (type.inputs[i].optional()) continue;
-        return;
-      }
+      if (dims.empty()) continue;  // so the runtime shows an unknown rank, and an input left out
+      check(api, GetTensorElementType::call(api, info, &element_types[i]));
       shapes[i] = Shape<SymbolicDim>(std::move(dims));
       pointers[i] = &shapes[i];
     }
     for (size_t i = 0; i < shapes.size(); ++i) {
       if (pointers[i] == nullptr && !type.inputs[i].optional()) return;
     }
+    // The runtime asks one op for all of its signatures.
+    const auto fits = [&](const Signature& candidate) {
+      for (size_t i = 0; i < shapes.size(); ++i) {
+        if (pointers[i] && element_types[i] != onnx_type(candidate.inputs[i])) return false;
+      }
+      return true;
+    };
+    const auto kinds = std::find_if(type.signatures.begin(), type.signatures.end(), fits);
+    if (kinds == type.signatures.end()) return;  // the runtime says what is wrong with the types
+
     const auto results = create_op(type, InferenceAttributes(api, context))->infer(pointers);
     for (size_t i = 0; i < results.size(); ++i) {
       std::vector<int64_t> dims;
@@ -225,8 +238,9 @@ struct CustomOp : OrtCustomOp {
       }
       OrtTensorTypeAndShapeInfo* created = nullptr;
       check(api, CreateTensorTypeAndShapeInfo::call(api, &created));
-      const ShapeInfo info(api, created);
-      check(api, SetDimensions::call(api, created, dims.data(), dims.size()));
+      const OwnedInfo info(api, created);
+      check(api, SetTensorElementType::call(api, info.get(), onnx_type(kinds->outputs[i])));
+      check(api, SetDimensions::call(api, info.get(), dims.data(), dims.size()));
       check(api, ShapeInferContextSetOutputTypeShape::call(api, context, i, info.get()));
     }
   }
@@ -236,14 +250,22 @@ struct CustomOp : OrtCustomOp {
   size_t signature;
 };
 
+// Releases before 1.24 crash, before the op is asked, where a node leaves an optional input out.
+bool infers_shapes(const OpType& type, const std::string& release) {
+  const auto optional = [](const InputSpec& input) { return input.optional(); };
+  if (std::none_of(type.inputs.begin(), type.inputs.end(), optional)) return true;
+  return std::atoi(release.substr(release.find('.') + 1).c_str()) >= 24;
+}
+
 // The ops of one runtime; two may be loaded in a process. Lives as long as the library.
 struct Domain {
-  explicit Domain(const OrtApi* api) {
+  Domain(const OrtApi* api, const std::string& release) {
     check(api, CreateCustomOpDomain::call(api, "custom_ops", &handle));
     for (const OpType* type : registry()) {
       if (type->onnx_name.empty()) continue;
+      const bool infers = infers_shapes(*type, release);
       for (size_t s = 0; s < type->signatures.size(); ++s) {
-        ops.push_back(std::make_unique<CustomOp>(api, *type, s));
+        ops.push_back(std::make_unique<CustomOp>(api, infers, *type, s));
         check(api, CustomOpDomainAdd::call(api, handle, ops.back().get()));
       }
     }
@@ -253,12 +275,12 @@ struct Domain {
   std::vector<std::unique_ptr<CustomOp>> ops;
 };
 
-OrtCustomOpDomain* domain_of(const OrtApi* api) {
+OrtCustomOpDomain* domain_of(const OrtApi* api, const std::string& release) {
   static std::mutex mutex;
   static auto& domains = *new std::map<const OrtApi*, std::unique_ptr<Domain>>;
   const std::lock_guard lock(mutex);
   std::unique_ptr<Domain>& domain = domains[api];
-  if (!domain) domain = std::make_unique<Domain>(api);
+  if (!domain) domain = std::make_unique<Domain>(api, release);
   return domain->handle;
 }
 
@@ -275,5 +297,7 @@ extern "C" CUSTOM_OPS_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* opt
                          base->GetVersionString(), "; pip install -U onnxruntime");
     return CreateStatus::call(base->GetApi(1), kFail, message.c_str());
   }
-  return guarded(api, [&] { check(api, AddCustomOpDomain::call(api, options, domain_of(api))); });
+  return guarded(api, [&] {
+    check(api, AddCustomOpDomain::call(api, options, domain_of(api, base->GetVersionString())));
+  });
 }
