@@ -1,10 +1,12 @@
 // Any registered op as a custom op of ONNX Runtime, and the entry point that a session calls.
 #include <algorithm>
+#include <atomic>
 #include <climits>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 
 #include "adapters/ort/attributes.h"
 #include "adapters/ort/context.h"
@@ -35,19 +37,33 @@ int onnx_type(DType dtype) {
 }
 
 // A size that the model does not tell: what is computed from it is unknown, and every check holds.
+// The handle is its name, which an output keeps where it takes the size over from an input.
 class UnknownHost final : public SymbolicHost {
  public:
   void retain(void*) override {}
   void release(void*) override {}
   void* from_int(int64_t) override { return nullptr; }
-  void* compute(Arithmetic, void*, void*) override { return nullptr; }
+  void* compute(Arithmetic, void*, void*) override { return fresh(); }
   bool compare(Comparison, void*, void*) override { return true; }
   std::string text(void*) override { return "?"; }
+
+  // Names live as long as the library: there are as many as unknown sizes in models.
+  void* named(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    return const_cast<std::string*>(&*names_.insert(name).first);
+  }
+  void* fresh() { return named(custom_ops::text("custom_ops_size_", next_++)); }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> names_;
+  std::atomic<int64_t> next_ = 0;
 };
 
-SymbolicDim unknown() {
-  static UnknownHost host;
-  return SymbolicDim(&host, nullptr);
+SymbolicDim unknown(const char* name) {
+  static auto& host = *new UnknownHost;
+  const bool has_name = name != nullptr && *name != '\0';
+  return SymbolicDim(&host, has_name ? host.named(name) : host.fresh());
 }
 
 std::vector<int64_t> dims_of(const OrtApi* api, const OrtTensorTypeAndShapeInfo* info) {
@@ -209,8 +225,11 @@ struct CustomOp : OrtCustomOp {
         continue;
       }
       std::vector<SymbolicDim> dims;
-      for (int64_t dim : dims_of(api, info)) {
-        dims.push_back(dim < 0 ? unknown() : SymbolicDim(dim));
+      const std::vector<int64_t> known = dims_of(api, info);
+      std::vector<const char*> names(known.size());
+      check(api, GetSymbolicDimensions::call(api, info, names.data(), names.size()));
+      for (size_t axis = 0; axis < known.size(); ++axis) {
+        dims.push_back(known[axis] < 0 ? unknown(names[axis]) : SymbolicDim(known[axis]));
       }
       if (dims.empty()) continue;  // so the runtime shows an unknown rank, and an input left out
       check(api, GetTensorElementType::call(api, info, &element_types[i]));
@@ -233,14 +252,18 @@ struct CustomOp : OrtCustomOp {
     const auto results = create_op(type, InferenceAttributes(api, context))->infer(pointers);
     for (size_t i = 0; i < results.size(); ++i) {
       std::vector<int64_t> dims;
+      std::vector<const char*> names;
       for (const SymbolicDim& dim : results[i].dims()) {
         dims.push_back(dim.is_plain() ? dim.value() : -1);
+        names.push_back(dim.is_plain() ? ""
+                                       : static_cast<std::string*>(dim.handle())->c_str());
       }
       OrtTensorTypeAndShapeInfo* created = nullptr;
       check(api, CreateTensorTypeAndShapeInfo::call(api, &created));
       const OwnedInfo info(api, created);
       check(api, SetTensorElementType::call(api, info.get(), onnx_type(kinds->outputs[i])));
       check(api, SetDimensions::call(api, info.get(), dims.data(), dims.size()));
+      check(api, SetSymbolicDimensions::call(api, info.get(), names.data(), names.size()));
       check(api, ShapeInferContextSetOutputTypeShape::call(api, context, i, info.get()));
     }
   }

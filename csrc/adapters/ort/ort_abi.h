@@ -87,6 +87,7 @@ using SetDimensions = Slot<59, OrtStatus*(OrtTensorTypeAndShapeInfo*, const int6
 using GetTensorElementType = Slot<60, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int* type)>;
 using GetDimensionsCount = Slot<61, OrtStatus*(const OrtTensorTypeAndShapeInfo*, size_t*)>;
 using GetDimensions = Slot<62, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int64_t*, size_t)>;
+using GetSymbolicDimensions = Slot<63, OrtStatus*(const OrtTensorTypeAndShapeInfo*, const char**, size_t)>;
 using GetTensorTypeAndShape = Slot<65, OrtStatus*(const OrtValue*, OrtTensorTypeAndShapeInfo**)>;
 using AllocatorAlloc = Slot<75, OrtStatus*(OrtAllocator*, size_t, void**)>;
 using AllocatorFree = Slot<76, OrtStatus*(OrtAllocator*, void*)>;
@@ -104,6 +105,7 @@ using ShapeInferContextGetInputCount = Slot<267, OrtStatus*(const OrtShapeInferC
 using ShapeInferContextGetInputTypeShape = Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t, OrtTensorTypeAndShapeInfo**)>;
 using ShapeInferContextGetAttribute = Slot<269, OrtStatus*(const OrtShapeInferContext*, const char*, const OrtOpAttr**)>;
 using ShapeInferContextSetOutputTypeShape = Slot<270, OrtStatus*(const OrtShapeInferContext*, size_t, const OrtTensorTypeAndShapeInfo*)>;
+using SetSymbolicDimensions = Slot<271, OrtStatus*(OrtTensorTypeAndShapeInfo*, const char**, size_t)>;
 using ReadOpAttr = Slot<272, OrtStatus*(const OrtOpAttr*, int type, void* data, size_t bytes, size_t* needed)>;
 using KernelContextParallelFor = Slot<274, OrtStatus*(const OrtKernelContext*, void (*)(void*, size_t), size_t total, size_t batches, void*)>;
 // clang-format on

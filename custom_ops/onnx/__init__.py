@@ -1,0 +1,26 @@
+"""From torch to a running ONNX model: export, lowering, verification, sessions."""
+
+from custom_ops.onnx._export import export
+from custom_ops.onnx._lowering import embed, lower
+from custom_ops.onnx._session import session
+from custom_ops.onnx._targets import RELEASES, Target, target
+from custom_ops.onnx._translation import register_symbolics, translation_table
+from custom_ops.onnx._verify import Verification, verify
+from custom_ops.ops._symbolic import lowering
+
+__all__ = [
+    "RELEASES",
+    "Target",
+    "Verification",
+    "embed",
+    "export",
+    "lower",
+    "lowering",
+    "register_symbolics",
+    "session",
+    "target",
+    "translation_table",
+    "verify",
+]
+
+register_symbolics()

@@ -1,0 +1,69 @@
+"""Models as files, bytes, protos and graphs; files are written beside and renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+# A protobuf message ends at 2 GB; weights beyond that go to a file of their own.
+LARGEST_FILE = 2_000_000_000
+
+
+def open_model(model: ModelLike) -> ir.Model:
+    """Returns a model as a graph of onnx-ir; the caller's object is left as it is."""
+    if isinstance(model, ir.Model):
+        return model.clone()
+    if isinstance(model, onnx.ModelProto):
+        return ir.serde.deserialize_model(model)
+    if isinstance(model, bytes):
+        return ir.serde.deserialize_model(onnx.load_from_string(model))
+    path = Path(model)
+    if not path.is_file():
+        raise FileNotFoundError(f"model: path must be an ONNX file, got {str(path)!r}")
+    return ir.load(path)
+
+
+def is_large(model: ir.Model) -> bool:
+    """Returns whether the weights do not fit into one file."""
+    values = model.graph.initializers.values()
+    size = sum(v.const_value.nbytes for v in values if v.const_value is not None)
+    return size > LARGEST_FILE
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """Writes a model, its weights in ``<name>.data`` beside it where they do not fit."""
+    external = f"{path.name}.data" if is_large(model) else None
+    ir.save(model, path, external_data=external)
+
+
+@contextmanager
+def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a path to write to; what is there at the end of the block moves to `path`.
+
+    Where the block raises, nothing is left, and a file that was at `path` is untouched.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        yield folder / final.name
+        for file in sorted(folder.iterdir(), key=lambda f: f.name == final.name):
+            os.replace(file, final.parent / file.name)  # the model last: it names its data
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def to_session_input(model: ModelLike) -> Any:
+    """Returns a model as a session takes it: a path, or bytes."""
+    if isinstance(model, (bytes, str, os.PathLike)):
+        return model if isinstance(model, bytes) else os.fspath(model)
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    return proto.SerializeToString()

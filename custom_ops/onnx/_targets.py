@@ -1,0 +1,103 @@
+"""What each release of ONNX Runtime takes, so that an export can refuse before a load does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+# Measured on the CPU builds by `python tools/probe_releases.py --all`: the newest opset and IR
+# version that a session accepts. tests/matrix checks the table against the real releases.
+RELEASES: Mapping[str, tuple[int, int]] = {
+    "1.17": (20, 9),
+    "1.18": (21, 10),
+    "1.19": (21, 10),
+    "1.20": (21, 10),
+    "1.21": (22, 10),
+    "1.22": (22, 10),
+    "1.23": (23, 11),
+    "1.24": (25, 13),
+    "1.25": (26, 13),
+    "1.26": (26, 13),
+    "1.27": (26, 13),
+    "1.28": (26, 13),
+    "1.29": (26, 13),
+    "1.30": (26, 13),
+    "1.31": (26, 13),
+    "1.32": (28, 14),
+}
+
+# CPU kernels of the standard ops that ours can become: the first release that has one, the opset
+# of the op's schema, and the dtypes. float16 runs through casts that the runtime puts around.
+NATIVE_KERNELS: Mapping[str, tuple[str, int, frozenset[str]]] = {
+    "DeformConv": ("1.25", 19, frozenset({"float32", "float64", "float16"})),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A release of ONNX Runtime.
+
+    Attributes:
+        release: Major and minor version, for example "1.20".
+        opset: The newest opset of ai.onnx that it takes.
+        ir_version: The newest IR version that it takes.
+    """
+
+    release: str
+    opset: int
+    ir_version: int
+
+    def why_not_native(self, op_type: str, opset: int, dtype: str) -> str | None:
+        """Returns why a standard op cannot run here, or None where it can.
+
+        Args:
+            op_type: Name of the standard op, a key of `NATIVE_KERNELS`.
+            opset: Opset of the model.
+            dtype: Element type of its first input.
+        """
+        first, since, dtypes = NATIVE_KERNELS[op_type]
+        if opset < since:
+            return f"{op_type} needs opset {since}, got {opset}"
+        if Version(self.release) < Version(first):
+            return f"onnxruntime has a CPU kernel for {op_type} from {first} on, got {self.release}"
+        if dtype not in dtypes:
+            return f"onnxruntime {self.release} has no CPU kernel for {op_type} in {dtype}"
+        return None
+
+
+def target(name: str | None = None) -> Target:
+    """Returns a release of ONNX Runtime by name.
+
+    Args:
+        name: For example "onnxruntime==1.20"; None for the one installed. A release newer than
+            the table counts as the newest in it.
+
+    Raises:
+        ValueError: The name is no release of onnxruntime, or one before 1.17.
+
+    Example:
+        >>> import custom_ops
+        >>> custom_ops.onnx.target("onnxruntime==1.20").opset
+        21
+    """
+    if name is None:
+        import onnxruntime
+
+        name = f"onnxruntime=={onnxruntime.__version__}"
+    package, _, wanted = name.partition("==")
+    try:
+        version = Version(wanted)
+    except InvalidVersion:
+        version = None
+    if package.strip() != "onnxruntime" or version is None:
+        raise ValueError(
+            f"target: name must be a release like 'onnxruntime==1.20', got {name!r}"
+        )
+    known = [Version(release) for release in RELEASES]
+    if version < known[0]:
+        raise ValueError(
+            f"target: onnxruntime must be {known[0]} or later, got {wanted}; "
+            "deploy a newer onnxruntime"
+        )
+    release = str(max(v for v in known if v <= version))
+    return Target(release, *RELEASES[release])

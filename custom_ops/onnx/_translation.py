@@ -1,0 +1,145 @@
+"""Teaches the exporters of torch our ops, and ops of other libraries that mean the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnxscript import evaluator
+from onnxscript.values import Op as OnnxScriptOp
+from onnxscript.values import Opset
+
+from custom_ops.ops._body import DOMAIN, VERSION
+from custom_ops.ops._registry import Op, ops
+from custom_ops.ops._symbolic import current_lowering, emit
+
+
+def translation_table() -> dict[Any, Callable[..., Any]]:
+    """Returns what ``torch.onnx.export(..., custom_translation_table=)`` takes.
+
+    It maps ``torch.ops.custom_ops.*`` and, where torchvision is imported,
+    ``torchvision::deform_conv2d``. The exporter inlines the bodies of the ops; inside
+    ``with custom_ops.onnx.lowering("custom")`` it writes the nodes of the domain custom_ops.
+
+    Example:
+        >>> import torch, custom_ops
+        >>> program = torch.onnx.export(
+        ...     custom_ops.MulAdd(), (torch.ones(2), torch.ones(2)), dynamo=True, verbose=False,
+        ...     custom_translation_table=custom_ops.onnx.translation_table())
+        >>> sorted({node.op_type for node in program.model.graph})
+        ['Add', 'Mul']
+    """
+    table: dict[Any, Callable[..., Any]] = {}
+    for op in ops().values():
+        table[getattr(torch.ops.custom_ops, op.name).default] = _translation(op, None)
+        for name, mapping in op.onnx.foreign.items():
+            overload = _overload(name)
+            if overload is not None:
+                table[overload] = _translation(op, mapping)
+    return table
+
+
+def register_symbolics() -> None:
+    """Registers our ops, and torchvision's deform_conv2d, with the TorchScript exporter.
+
+    Importing `custom_ops.onnx` does it; ``with custom_ops.onnx.lowering(...)`` chooses what
+    becomes of the ops.
+    """
+    for op in ops().values():
+        for name, mapping in {f"{DOMAIN}::{op.name}": None, **op.onnx.foreign}.items():
+            torch.onnx.register_custom_op_symbolic(name, _symbolic(op, mapping), 1)
+
+
+def _overload(name: str) -> Any:
+    namespace, _, op = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), op, None)
+    return packet.default if packet is not None else None
+
+
+def _symbolic(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Callable[..., Any]:
+    def symbolic(g: Any, *args: Any) -> Any:
+        return emit(g, op.spec, op.onnx.body, mapping(*args) if mapping else args)
+
+    return symbolic
+
+
+def _translation(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Callable[..., Any]:
+    spec = op.spec
+    defaults = [None] * len(spec.inputs) + [a.default for a in spec.attributes]
+    names = [given.name for given in (*spec.inputs, *spec.attributes)]
+
+    def translate(*args: Any, **kwargs: Any) -> Any:
+        if mapping is not None:
+            args, kwargs = mapping(*args, **kwargs), {}
+        full = list(args) + defaults[len(args) :]
+        for name, value in kwargs.items():
+            full[names.index(name)] = value
+        tensors, attributes = op.split(tuple(full))
+        values = {
+            given.onnx_name: list(value) if isinstance(value, (list, tuple)) else value
+            for given, value in zip(spec.attributes, attributes, strict=True)
+        }
+        if current_lowering() == "custom":
+            return _node(op)(*tensors, **values)
+        opset, dtype = _context(tensors[0])
+        body = op.onnx.body.function(max(opset, op.onnx.body.min_opset), frozenset([dtype]))
+        return body(*(_given(op, i, t, tensors[0]) for i, t in enumerate(tensors)), **values)
+
+    translate.__name__ = op.name
+    return translate
+
+
+def _context(value: Any) -> tuple[int, str]:
+    """Returns the opset that the exporter writes now, and the element type of a value."""
+    opset = getattr(evaluator.default(), "opset", None)
+    names = {"FLOAT": "float32", "DOUBLE": "float64"}
+    dtype = value.dtype.name if value.dtype is not None else "FLOAT"
+    return opset.version if opset is not None else 18, names.get(dtype, dtype.lower())
+
+
+def _given(op: Op, index: int, value: Any, like: Any) -> Any:
+    """Returns an input, or its neutral value where it is left out: bodies need every input."""
+    if value is not None:
+        return value
+    neutral, rank = op.spec.inputs[index].neutral
+    opset = evaluator.default().opset  # type: ignore[attr-defined]
+    filled = np.full([1] * rank, neutral, dtype=np.float32)
+    return opset.CastLike(opset.Constant(value=onnx.numpy_helper.from_array(filled)), like)
+
+
+def _node(op: Op) -> OnnxScriptOp:
+    """Returns a function that writes the node of an op."""
+    return OnnxScriptOp(Opset(DOMAIN, VERSION), op.spec.onnx_name, schema(op))
+
+
+def schema(op: Op) -> onnx.defs.OpSchema:
+    """Returns the ONNX schema of an op; it is registered nowhere.
+
+    Args:
+        op: An op of the registry.
+    """
+    kinds = {"float32": "float", "float64": "double"}
+    parameter, option = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.FormalParameterOption
+    types = {
+        bool: onnx.defs.OpSchema.AttrType.INT,
+        int: onnx.defs.OpSchema.AttrType.INT,
+        float: onnx.defs.OpSchema.AttrType.FLOAT,
+        str: onnx.defs.OpSchema.AttrType.STRING,
+        list: onnx.defs.OpSchema.AttrType.INTS,
+    }
+    return onnx.defs.OpSchema(
+        op.spec.onnx_name,
+        DOMAIN,
+        VERSION,
+        inputs=[
+            parameter(i.name, "T", param_option=option.Optional if i.optional else option.Single)
+            for i in op.spec.inputs
+        ],
+        outputs=[parameter(name, "T") for name in op.spec.outputs],
+        type_constraints=[("T", [f"tensor({kinds.get(d, d)})" for d in op.spec.dtypes], "")],
+        attributes=[
+            onnx.defs.OpSchema.Attribute(a.onnx_name, types[type(a.default)], required=False)
+            for a in op.spec.attributes
+        ],
+    )
