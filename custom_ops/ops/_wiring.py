@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from custom_ops import _library
 from custom_ops.ops._function import OpFunction
@@ -26,6 +27,7 @@ _any_requires_grad = torch._C._any_requires_grad
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _in_transform = torch._C._are_functorch_transforms_active
 
+_GRADIENT_METHODS = ("setup_context", "backward", "jvp")
 _AUTOCAST_DEVICES = ("cpu", "cuda")
 _library_of_ops = torch.library.Library("custom_ops", "FRAGMENT")
 
@@ -53,16 +55,14 @@ class TorchOp:
     autocast: Literal["lower", "promote"] | None = None
 
 
-@functools.cache
-def _overload(name: str) -> OpOverload:
-    overload: OpOverload = getattr(torch.ops.custom_ops, name).default
-    return overload
-
-
-@functools.cache
-def _required(name: str) -> tuple[int, ...]:
-    inputs = _library.specs()[name].inputs
-    return tuple(i for i, given in enumerate(inputs) if not given.optional)
+# Dictionaries, not cached functions: torch.compile reads them as constants.
+_OVERLOADS: dict[str, OpOverload] = {
+    name: getattr(torch.ops.custom_ops, name).default for name in _library.specs()
+}
+_REQUIRED: dict[str, tuple[int, ...]] = {
+    name: tuple(i for i, given in enumerate(spec.inputs) if not given.optional)
+    for name, spec in _library.specs().items()
+}
 
 
 def call(name: str, args: tuple[Any, ...]) -> Any:
@@ -71,8 +71,8 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
     Some microseconds sooner where no derivative is in play: the kernel on the Autograd key is
     Python, and torch runs it whether it is needed or not.
     """
-    op = _overload(name)
-    for i in _required(name):
+    op = _OVERLOADS[name]
+    for i in _REQUIRED[name]:
         if args[i] is None:
             _output_dtypes(name, args)  # says what is missing
     if (
@@ -90,7 +90,7 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
 def register_torch(spec: TorchOp) -> None:
     """Registers on an op everything that `spec` tells."""
     name = f"custom_ops::{spec.name}"
-    op = _overload(spec.name)
+    op = _OVERLOADS[spec.name]
     library = _library_of_ops
     torch.library.register_fake(name, _fake(spec.name), lib=library)
     torch.library.register_vmap(name, _batching_rule(op, spec), lib=library)
@@ -118,7 +118,7 @@ def _fake(name: str) -> Kernel:
     count = len(spec.inputs)
 
     def fake(*args: Any) -> Any:
-        args = _fill(_overload(name), args)
+        args = _fill(_OVERLOADS[name], args)
         dtypes = _output_dtypes(name, args)
         shapes = [None if t is None else t.shape for t in args[:count]]
         results = _library.core().infer(name, shapes, args[count:])
@@ -141,6 +141,18 @@ def _batching_rule(op: OpOverload, spec: TorchOp) -> Kernel:
     return rule
 
 
+class _OneLevel(_SingleLevelFunction):
+    """The part of `torch.autograd.Function` that acts on one level of differentiation.
+
+    ``Function.apply`` handles the levels of torch.func itself; a kernel is called once for each.
+    """
+
+    @staticmethod
+    def _compiled_autograd_key(ctx: Any) -> tuple[int]:
+        """As in `torch.autograd.Function`; torch asks for it under compiled autograd."""
+        return (ctx._autograd_function_id,)
+
+
 def _autograd_kernel(op: OpOverload, spec: TorchOp) -> Kernel:
     """Returns the kernel of the Autograd key.
 
@@ -156,20 +168,18 @@ def _autograd_kernel(op: OpOverload, spec: TorchOp) -> Kernel:
             with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
                 return op(*args)
 
-    one_level: Any = type(
-        spec.function.__name__, (spec.function,), {"forward": staticmethod(forward)}
-    )
-    # Past Function.apply, which stacks the levels of torch.func: here dispatch does that.
-    apply = super(torch.autograd.Function, one_level).apply
+    methods = {name: staticmethod(getattr(spec.function, name)) for name in _GRADIENT_METHODS}
+    methods["forward"] = staticmethod(forward)
+    function: Any = type(spec.function.__name__, (_OneLevel,), {**methods, "op_name": spec.name})
 
     def kernel(*args: Any) -> Any:
-        if not (torch.is_grad_enabled() and _any_requires_grad(*args) or _any_dual(args)):
+        if not ((torch.is_grad_enabled() and _any_requires_grad(*args)) or _any_dual(args)):
             with _below_autograd():
                 return op(*args)
         if not _in_transform():
-            return apply(*_fill(op, args))
+            return function.apply(*_fill(op, args))
         with enable_single_level_autograd_function():
-            return apply(*_fill(op, args))
+            return function.apply(*_fill(op, args))
 
     return kernel
 
