@@ -94,7 +94,9 @@ def deform_op(*tensors: Any) -> Tensor:
 
 
 BOTH_DOORS = pytest.mark.parametrize("f", [deform, deform_op], ids=["call", "torch.ops"])
-BOTH_MUL_ADD = pytest.mark.parametrize("f", [custom_ops.mul_add, MUL_ADD], ids=["call", "torch.ops"])
+BOTH_MUL_ADD = pytest.mark.parametrize(
+    "f", [custom_ops.mul_add, MUL_ADD], ids=["call", "torch.ops"]
+)
 
 
 def requires(tensors: Sequence[Any], flags: Sequence[bool]) -> list[Any]:

@@ -47,7 +47,8 @@ inline Half from_float<Half>(float value) {
   const uint32_t floor = magnitude < 0x38800000u ? 0x38800000u : magnitude;
   const uint32_t rounded = floor + 0xfffu + ((floor >> 13) & 1u);
   const uint32_t normal = (rounded - 0x38000000u) >> 13;
-  // Subnormal results: adding 0.5 puts the mantissa's last bit at 2^-24, so that the addition rounds.
+  // Subnormal results: adding 0.5 puts the mantissa's last bit at 2^-24, so that the addition
+  // rounds.
   const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
   const uint32_t subnormal = std::bit_cast<uint32_t>(shifted) - 0x3f000000u;
   uint32_t result = magnitude < 0x38800000u ? subnormal : normal;

@@ -31,8 +31,7 @@ struct InputSpec {
   constexpr bool optional() const { return neutral.has_value(); }
 };
 
-using AttributeValue =
-    std::variant<int64_t, double, bool, std::string, std::vector<int64_t>>;
+using AttributeValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>>;
 
 struct AttributeSpec {
   std::string name;

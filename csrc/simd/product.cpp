@@ -104,17 +104,17 @@ template <typename T>
 
 }  // namespace
 
-#define DEFINE_PRODUCTS(T)                                                                        \
-  CUSTOM_OPS_MULTIVERSION void multiply_add(int64_t rows, int64_t columns, int64_t depth,         \
-                                            Matrix<T> a, const T* b, int64_t b_stride, T* c,      \
-                                            int64_t c_stride) {                                   \
-    multiply_add_inline<T>(rows, columns, depth, a, b, b_stride, c, c_stride);                    \
-  }                                                                                               \
-  CUSTOM_OPS_MULTIVERSION void multiply_add_transposed(                                           \
-      int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a_stride, const T* b,     \
-      int64_t b_stride, T* c, int64_t c_stride) {                                                 \
-    multiply_add_transposed_inline<T>(rows, columns, depth, a, a_stride, b, b_stride, c,          \
-                                      c_stride);                                                  \
+#define DEFINE_PRODUCTS(T)                                                                    \
+  CUSTOM_OPS_MULTIVERSION void multiply_add(int64_t rows, int64_t columns, int64_t depth,     \
+                                            Matrix<T> a, const T* b, int64_t b_stride, T* c,  \
+                                            int64_t c_stride) {                               \
+    multiply_add_inline<T>(rows, columns, depth, a, b, b_stride, c, c_stride);                \
+  }                                                                                           \
+  CUSTOM_OPS_MULTIVERSION void multiply_add_transposed(                                       \
+      int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t a_stride, const T* b, \
+      int64_t b_stride, T* c, int64_t c_stride) {                                             \
+    multiply_add_transposed_inline<T>(rows, columns, depth, a, a_stride, b, b_stride, c,      \
+                                      c_stride);                                              \
   }
 DEFINE_PRODUCTS(float)
 DEFINE_PRODUCTS(double)

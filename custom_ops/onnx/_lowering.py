@@ -130,7 +130,8 @@ def _neutral_value(model: ir.Model, node: ir.Node, given: Any) -> ir.Value:
         stem = node.name or node.outputs[0].name
         added.name = f"{stem}/{given.name}{i}"
         added.outputs[0].name = f"{added.name}_value"
-    cast.outputs[0].dtype = like.dtype
+    if like.dtype is not None:
+        cast.outputs[0].dtype = like.dtype
     return cast.outputs[0]
 
 

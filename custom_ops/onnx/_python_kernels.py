@@ -21,7 +21,7 @@ from custom_ops import numpy as numpy_functions
 from custom_ops.onnx._lowering import our_nodes, infer_dtypes
 from custom_ops.onnx._model import ModelLike, open_model
 from custom_ops.ops._body import DOMAIN
-from custom_ops.ops._registry import Op
+from custom_ops.ops._registry import Op, ops
 
 PYTHON_DOMAIN = f"{DOMAIN}.python"
 
@@ -37,6 +37,10 @@ class PythonKernelSession(onnxruntime.InferenceSession):  # type: ignore[misc]
     def __init__(
         self, model: ModelLike, options: onnxruntime.SessionOptions, providers: list[Any]
     ) -> None:
+        # All of them, and before the library is registered: it keeps pointers into their list.
+        for op in ops().values():
+            for dtype in _TYPES:
+                _register(op, dtype)
         options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
         rewritten = _rewrite(open_model(model), id(self))
         super().__init__(
@@ -71,7 +75,6 @@ def _rewrite(model: ir.Model, session: int) -> ir.Model:
 
 def _rewrite_node(model: ir.Model, node: ir.Node, op: Op, dtype: str, session: int) -> None:
     inside = dtype if dtype in _TYPES else "float32"
-    _register(op, inside)
     attributes = []
     for given in op.spec.attributes:
         attribute = node.attributes.get(given.onnx_name)

@@ -45,6 +45,15 @@ class Body:
         """Returns the oldest opset for inputs of `dtype`."""
         return self.float64_min_opset if dtype == "float64" else self.min_opset
 
+    def check_opset(self, op: str, opset: int, dtype: str) -> None:
+        """Raises a ValueError where the body of `op` cannot be written for inputs of `dtype`."""
+        needed = self.minimum(dtype)
+        if opset < needed:
+            raise ValueError(
+                f"{op}: opset_version must be at least {needed} for its body in {dtype}, got "
+                f"{opset}; export with opset_version={needed}, or with the lowering 'custom'"
+            )
+
     def function(self, opset: int, dtypes: frozenset[str]) -> Any:
         """Returns the onnxscript function for nodes of these dtypes in a model of this opset.
 

@@ -1,5 +1,6 @@
 """The list of ops with everything that tools, tests and docs read of them."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from custom_ops import _library
 from custom_ops.ops._body import Body
 from custom_ops.ops._function import OpFunction
 from custom_ops.ops._symbolic import emit
-from custom_ops.ops._samples import TOLERANCES, BadCalls, Samples, Tolerance
+from custom_ops.ops._samples import TOLERANCES, BadCalls, Sample, Samples, Tolerance
 from custom_ops.ops._wiring import TorchOp, register_torch
 
 
@@ -57,6 +58,8 @@ class Op:
             the attributes.
         reference: The op in NumPy and float64, with the arguments of `public`.
         samples: Calls that cover the op.
+        random_sample: A call whose sizes come from a source of randomness.
+        is_smooth_at: Whether the op has derivatives at a call; None: everywhere.
         bad_calls: Calls that every runtime refuses, one for each rule.
         differentiable_twice: Whether second derivatives are defined.
         tolerances: By dtype, how far the kernels may lie from the reference.
@@ -68,7 +71,9 @@ class Op:
     arguments: Callable[..., tuple[Any, ...]]
     reference: Callable[..., Any]
     samples: Samples
+    random_sample: Callable[[random.Random], Sample]
     bad_calls: BadCalls
+    is_smooth_at: Callable[[Sample], bool] | None = None
     differentiable_twice: bool = False
     tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))
 

@@ -25,7 +25,7 @@ def replay(g: Any, function: Any, inputs: list[Any], attributes: dict[str, Any])
 
 def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any]) -> None:
     for node in nodes:
-        inputs = [values[name] if name else _none(g) for name in node.input]
+        inputs = [values[name] if name else none(g) for name in node.input]
         graphs = [a.g for a in node.attribute if a.g.node or a.g.output]
         others = [a for a in node.attribute if not (a.g.node or a.g.output)]
         keywords = dict(_keyword(a, attributes) for a in others)
@@ -61,7 +61,8 @@ def _add_with_blocks(
     return outputs
 
 
-def _none(g: Any) -> Any:
+def none(g: Any) -> Any:
+    """Returns an input that is left out."""
     value = g.op("prim::Constant")
     value.setType(torch._C.OptionalType.ofTensor())
     return value

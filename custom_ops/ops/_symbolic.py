@@ -1,6 +1,6 @@
 """What an op becomes under the TorchScript exporter: its node, with or without its body."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -13,12 +13,7 @@ from custom_ops.ops._body import DOMAIN, Body
 LOWERINGS = ("portable", "custom", "decomposed")
 _current: ContextVar[str] = ContextVar("custom_ops_lowering", default="portable")
 
-_DTYPES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
+_SUFFIXES = {bool: "i", int: "i", float: "f", str: "s"}
 
 
 def current_lowering() -> str:
@@ -31,8 +26,8 @@ def lowering(name: str) -> Iterator[None]:
     """Chooses what `torch.onnx.export` makes of the ops inside the block.
 
     Args:
-        name: "portable" (the node with its body), "custom" (the node alone) or "decomposed"
-            (standard ops only).
+        name: "portable" (the node with its body; the dynamo exporter inlines bodies), "custom"
+            (the node alone) or "decomposed" (standard ops only).
 
     Raises:
         ValueError: Another name.
@@ -54,6 +49,21 @@ def lowering(name: str) -> Iterator[None]:
         _current.reset(token)
 
 
+def register_symbolic(name: str, op: Any, mapping: Callable[..., tuple[Any, ...]] | None) -> None:
+    """Tells the TorchScript exporter what becomes of a torch op.
+
+    Args:
+        name: Qualified name of the torch op; it need not exist.
+        op: The op of the registry that it is.
+        mapping: From its arguments to those of the C++ op; None where they are the same.
+    """
+
+    def symbolic(g: Any, *args: Any) -> Any:
+        return emit(g, op.spec, op.onnx.body, mapping(*args) if mapping else args)
+
+    torch.onnx.register_custom_op_symbolic(name, symbolic, 1)
+
+
 def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
     """Adds the node of an op to a TorchScript graph.
 
@@ -67,31 +77,24 @@ def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
         The value, or the values, of the outputs.
     """
     count = len(spec.inputs)
-    first = args[0]
-    inputs = [
-        _neutral(g, given, first) if _is_none(value) else value
-        for value, given in zip(args[:count], spec.inputs, strict=True)
-    ]
     attributes = {
-        given.onnx_name: _constant(value)
-        for value, given in zip(args[count:], spec.attributes, strict=True)
+        given.onnx_name: _attribute(spec.name, given, value)
+        for given, value in zip(spec.attributes, args[count:], strict=True)
     }
+    tensors = list(zip(args[:count], spec.inputs, strict=True))
+    keywords = dict(_suffixed(attributes), outputs=len(spec.outputs))
     choice = current_lowering()
     if choice == "custom":
-        outputs = g.op(
-            f"{DOMAIN}::{spec.onnx_name}",
-            *inputs,
-            **_suffixed(attributes),
-            outputs=len(spec.outputs),
-        )
+        inputs = [_replay.none(g) if _is_none(value) else value for value, _ in tensors]
+        outputs = g.op(f"{DOMAIN}::{spec.onnx_name}", *inputs, **keywords)
     else:
-        dtype = _dtype(first) or "float32"
-        opset = _checked_opset(g, spec.name, body, dtype)
-        function = body.function(opset, frozenset([dtype]))
+        inputs = [_neutral(g, i, args[0]) if _is_none(value) else value for value, i in tensors]
+        dtypes = _dtypes(g.original_node) or frozenset(["float32"])
+        for dtype in dtypes:
+            body.check_opset(spec.name, g.opset, dtype)
+        function = body.function(g.opset, dtypes)
         if choice == "portable":
-            outputs = g.onnxscript_op(
-                function, *inputs, **_suffixed(attributes), outputs=len(spec.outputs)
-            )
+            outputs = g.onnxscript_op(function, *inputs, **keywords)
         else:
             outputs = _replay.replay(g, function.to_function_proto(), inputs, attributes)
     results = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -102,23 +105,25 @@ def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
     return outputs
 
 
-def _checked_opset(g: Any, name: str, body: Body, dtype: str) -> int:
-    needed = body.minimum(dtype)
-    if g.opset < needed:
-        raise ValueError(
-            f"{name}: opset_version must be at least {needed} for {dtype}, got {g.opset}; "
-            f"export with opset_version={needed}, or with custom_ops.onnx.lowering('custom')"
-        )
-    return int(g.opset)
+def _dtypes(node: Any) -> frozenset[str]:
+    """Returns the element types of all nodes of this kind: a file has one body for them all."""
+    block = node.owningBlock()
+    while block.owningNode() is not None:
+        block = block.owningNode().owningBlock()
+    found = set()
+    for other in block.findAllNodes(node.kind()):
+        first = next((i.type() for i in other.inputs() if i.type().kind() == "TensorType"), None)
+        if first is not None and first.dtype() is not None:
+            found.add(str(first.dtype()).removeprefix("torch."))
+    return frozenset(found)
 
 
 def _suffixed(attributes: dict[str, Any]) -> dict[str, Any]:
     """Returns the attributes with the suffixes that tell the exporter their types."""
-    suffixes = {bool: "i", int: "i", float: "f", str: "s"}
     result = {}
     for name, value in attributes.items():
         kind = type(value[0]) if isinstance(value, list) and value else type(value)
-        result[f"{name}_{suffixes.get(kind, 'i')}"] = int(value) if kind is bool else value
+        result[f"{name}_{_SUFFIXES.get(kind, 'i')}"] = int(value) if kind is bool else value
     return result
 
 
@@ -126,32 +131,39 @@ def _is_none(value: Any) -> bool:
     return value is None or (isinstance(value, torch.Value) and value.node().mustBeNone())
 
 
-def _dtype(value: Any) -> str | None:
-    dtype = value.type().dtype() if value.type().kind() == "TensorType" else None
-    return _DTYPES.get(dtype)
-
-
 def _neutral(g: Any, given: Any, like: Any) -> Any:
-    if given.neutral is None:
-        raise ValueError(f"{given.name} must be given, got None")
     value, rank = given.neutral
     constant = g.op("Constant", value_t=torch.full([1] * rank, value, dtype=torch.float32))
-    dtype = like.type().dtype()
-    if dtype == torch.float32:
-        return constant
-    return g.op("CastLike", constant, like)
+    return constant if like.type().dtype() == torch.float32 else g.op("CastLike", constant, like)
+
+
+def _attribute(op: str, given: Any, value: Any) -> Any:
+    """Returns the value of an attribute, which the exporter may have put in the graph.
+
+    A number computed from shapes is none there; where 0 says "from the shapes", it is 0.
+    """
+    constant = _constant(value)
+    if constant is None or (isinstance(constant, list) and None in constant):
+        if given.default != 0:
+            raise ValueError(
+                f"{op}: {given.name} must be a constant, got a value computed in the graph; "
+                "pass a Python number, or export with dynamo=True"
+            )
+        return 0
+    return constant
 
 
 def _constant(value: Any) -> Any:
-    """Returns the Python value of an attribute, which the exporter may have put in the graph."""
+    """Returns the Python value of a constant of the graph; None where it is computed."""
     if not isinstance(value, torch.Value):
         return list(value) if isinstance(value, (list, tuple)) else value
     node = value.node()
     if node.kind() == "prim::ListConstruct":
         return [_constant(element) for element in node.inputs()]
-    constant = value.toIValue() if node.kind() in ("prim::Constant", "onnx::Constant") else None
-    if constant is None and node.kind() == "onnx::Constant":
+    if node.kind() == "prim::Constant":
+        constant = value.toIValue()
+    elif node.kind() == "onnx::Constant":
         constant = node.t("value")
-    if isinstance(constant, torch.Tensor):
-        constant = constant.tolist()
-    return constant
+    else:
+        return None
+    return constant.tolist() if isinstance(constant, torch.Tensor) else constant

@@ -1,5 +1,6 @@
 """mul_add: y = alpha * a + b, elementwise."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,7 +128,7 @@ def samples(generator: torch.Generator) -> Iterator[Sample]:
     """Yields calls that cover every way through the op; see `Sample`."""
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     yield Sample("plain", (draw(3, 5), draw(3, 5)))
     yield Sample("alpha", (draw(7), draw(7)), {"alpha": -0.5})
@@ -140,6 +141,16 @@ def samples(generator: torch.Generator) -> Iterator[Sample]:
     yield Sample("channels_last", (channels_last, draw(2, 3, 4, 5)))
     yield Sample("zero_batch", (draw(0, 3, 4, 5), draw(0, 3, 4, 5)))
     yield Sample("parallel", (draw(300, 301), draw(301, 300).t()))
+
+
+def random_sample(source: random.Random) -> Sample:
+    """Returns a call of a shape drawn from `source`; see `Op`."""
+    shape = [source.randint(0, 9) for _ in range(source.randint(0, 5))]
+    generator = torch.Generator().manual_seed(source.randint(0, 2**31))
+    a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    order = source.sample(range(len(shape)), len(shape))
+    strided = a.permute(order).contiguous().permute([order.index(i) for i in range(len(shape))])
+    return Sample("random", (strided, b), {"alpha": source.choice([2.0, -1.5, 0.0])})
 
 
 def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
@@ -172,6 +183,7 @@ OP = register(
         arguments=arguments,
         reference=reference,
         samples=samples,
+        random_sample=random_sample,
         bad_calls=bad_calls,
         differentiable_twice=True,
     )

@@ -98,8 +98,7 @@ std::optional<std::vector<char>> InferenceAttributes::read(const char* name,
   }
   // A first call with no room says how much is needed, or fails where the type is another.
   size_t needed = 0;
-  const bool fits =
-      succeeded(api_, ReadOpAttr::call(api_, attribute, type, nullptr, 0, &needed));
+  const bool fits = succeeded(api_, ReadOpAttr::call(api_, attribute, type, nullptr, 0, &needed));
   std::vector<char> bytes(needed);
   if (needed == 0) return fits ? std::optional(bytes) : std::nullopt;
   if (!succeeded(api_, ReadOpAttr::call(api_, attribute, type, bytes.data(), needed, &needed))) {

@@ -192,9 +192,8 @@ struct CustomOp : OrtCustomOp {
     GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
     CreateKernelV2 = [](const OrtCustomOp* op, const OrtApi* table, const OrtKernelInfo* info,
                         void** kernel) {
-      return guarded(table, [&] {
-        *kernel = new Kernel(table, self(op).type, self(op).signature, info);
-      });
+      return guarded(table,
+                     [&] { *kernel = new Kernel(table, self(op).type, self(op).signature, info); });
     };
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       const auto& self = *static_cast<Kernel*>(kernel);
@@ -255,8 +254,7 @@ struct CustomOp : OrtCustomOp {
       std::vector<const char*> names;
       for (const SymbolicDim& dim : results[i].dims()) {
         dims.push_back(dim.is_plain() ? dim.value() : -1);
-        names.push_back(dim.is_plain() ? ""
-                                       : static_cast<std::string*>(dim.handle())->c_str());
+        names.push_back(dim.is_plain() ? "" : static_cast<std::string*>(dim.handle())->c_str());
       }
       OrtTensorTypeAndShapeInfo* created = nullptr;
       check(api, CreateTensorTypeAndShapeInfo::call(api, &created));

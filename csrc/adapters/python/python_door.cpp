@@ -79,15 +79,17 @@ std::unique_ptr<Op> create(const OpType& type, const py::sequence& attributes) {
   for (size_t i = 0; i < type.attributes.size(); ++i) {
     const AttributeSpec& spec = type.attributes[i];
     const py::object given = attributes[i];
-    values.push_back(std::visit([&](const auto& sample) {
-      using Value = std::remove_cvref_t<decltype(sample)>;
-      try {
-        return AttributeValue(given.cast<Value>());
-      } catch (const py::cast_error&) {
-        throw py::type_error(text(type.name, ": ", spec.name, " must be ", kind_of(sample),
-                                  ", got ", std::string(py::repr(given))));
-      }
-    }, spec.initial));
+    values.push_back(std::visit(
+        [&](const auto& sample) {
+          using Value = std::remove_cvref_t<decltype(sample)>;
+          try {
+            return AttributeValue(given.cast<Value>());
+          } catch (const py::cast_error&) {
+            throw py::type_error(text(type.name, ": ", spec.name, " must be ", kind_of(sample),
+                                      ", got ", std::string(py::repr(given))));
+          }
+        },
+        spec.initial));
   }
   return type.create(values);
 }
@@ -218,8 +220,8 @@ std::vector<py::array> compute(const std::string& name,
   const Shapes<int64_t> results = op->infer(shape_pointers);
   outputs.reserve(results.size());
   for (size_t i = 0; i < results.size(); ++i) {
-    outputs.emplace_back(py::array(dtype_named(custom_ops::name(type.signatures[signature].outputs[i])),
-                                   results[i].dims()));
+    outputs.emplace_back(py::array(
+        dtype_named(custom_ops::name(type.signatures[signature].outputs[i])), results[i].dims()));
     output_views.push_back(outputs.back().view());
   }
   {
@@ -235,7 +237,8 @@ std::vector<py::array> compute(const std::string& name,
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
-  module.doc() = "The ops of the kernel library: specs, shape rules, and functions on NumPy arrays.";
+  module.doc() =
+      "The ops of the kernel library: specs, shape rules, and functions on NumPy arrays.";
 
   py::class_<InputSpec>(module, "Input")
       .def_readonly("name", &InputSpec::name)
@@ -254,29 +257,35 @@ PYBIND11_MODULE(_core, module) {
       .def_readonly("inputs", &OpType::inputs)
       .def_readonly("outputs", &OpType::outputs)
       .def_readonly("attributes", &OpType::attributes)
-      .def_property_readonly("like_first_input", [](const OpType& type) {
-        return type.layout == Layout::kLikeFirstInput;
-      })
+      .def_property_readonly(
+          "like_first_input",
+          [](const OpType& type) { return type.layout == Layout::kLikeFirstInput; })
       .def_property_readonly("dtypes", [](const OpType& type) {
         std::vector<std::string> names;
         for (const Signature& s : type.signatures) names.emplace_back(name(s.inputs[0]));
         return names;
       });
 
-  module.def("specs", [] {
-    std::vector<const OpType*> types = registry();
-    return types;
-  }, py::return_value_policy::reference);
+  module.def(
+      "specs",
+      [] {
+        std::vector<const OpType*> types = registry();
+        return types;
+      },
+      py::return_value_policy::reference);
   module.def("output_dtypes", &output_dtypes, py::arg("op"), py::arg("dtypes"));
   module.def("infer", &infer, py::arg("op"), py::arg("shapes"), py::arg("attributes"));
   module.def("compute", &compute, py::arg("op"), py::arg("arrays"), py::arg("attributes"));
   module.def("get_num_threads", [] { return pool()->threads(); });
-  module.def("set_num_threads", [](int threads) {
-    if (threads < 1) {
-      throw py::value_error(text("set_num_threads: threads must be at least 1, got ", threads));
-    }
-    pool() = std::make_unique<ThreadPool>(threads);
-  }, py::arg("threads"));
+  module.def(
+      "set_num_threads",
+      [](int threads) {
+        if (threads < 1) {
+          throw py::value_error(text("set_num_threads: threads must be at least 1, got ", threads));
+        }
+        pool() = std::make_unique<ThreadPool>(threads);
+      },
+      py::arg("threads"));
 }
 
 }  // namespace custom_ops::python

@@ -1,13 +1,14 @@
 // Threads for the NumPy functions, which have no host to borrow from.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 #include "core/context.h"

@@ -1,6 +1,5 @@
 // Any registered op as a torch op, through LibTorch's stable ABI.
 #include <Python.h>
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -21,9 +20,9 @@ using StableTensor = torch::stable::Tensor;
 
 // Element types that ops may have, in both vocabularies.
 constexpr std::pair<ScalarType, DType> kTypes[] = {
-    {ScalarType::Float, DType::kFloat32},  {ScalarType::Double, DType::kFloat64},
-    {ScalarType::Half, DType::kFloat16},   {ScalarType::BFloat16, DType::kBFloat16},
-    {ScalarType::Int, DType::kInt32},      {ScalarType::Long, DType::kInt64},
+    {ScalarType::Float, DType::kFloat32}, {ScalarType::Double, DType::kFloat64},
+    {ScalarType::Half, DType::kFloat16},  {ScalarType::BFloat16, DType::kBFloat16},
+    {ScalarType::Int, DType::kInt32},     {ScalarType::Long, DType::kInt64},
     {ScalarType::Bool, DType::kBool},
 };
 
@@ -40,10 +39,14 @@ std::string python_name(ScalarType type) {
     if (scalar == type) return name(ours);
   }
   constexpr std::pair<ScalarType, const char*> others[] = {
-      {ScalarType::Byte, "uint8"},           {ScalarType::Char, "int8"},
-      {ScalarType::Short, "int16"},          {ScalarType::UInt16, "uint16"},
-      {ScalarType::UInt32, "uint32"},        {ScalarType::UInt64, "uint64"},
-      {ScalarType::ComplexHalf, "complex32"}, {ScalarType::ComplexFloat, "complex64"},
+      {ScalarType::Byte, "uint8"},
+      {ScalarType::Char, "int8"},
+      {ScalarType::Short, "int16"},
+      {ScalarType::UInt16, "uint16"},
+      {ScalarType::UInt32, "uint32"},
+      {ScalarType::UInt64, "uint64"},
+      {ScalarType::ComplexHalf, "complex32"},
+      {ScalarType::ComplexFloat, "complex64"},
       {ScalarType::ComplexDouble, "complex128"}};
   for (const auto& [scalar, other] : others) {
     if (scalar == type) return other;
@@ -83,7 +86,9 @@ class TorchContext final : public Context {
 // Attributes as torch's schemas and stacks have them.
 struct Schema {
   std::string operator()(int64_t value) const { return text("int ", name, "=", value); }
-  std::string operator()(bool value) const { return text("bool ", name, value ? "=True" : "=False"); }
+  std::string operator()(bool value) const {
+    return text("bool ", name, value ? "=True" : "=False");
+  }
   std::string operator()(const std::string& value) const {
     return text("str ", name, "=\"", value, "\"");
   }
@@ -121,18 +126,20 @@ std::string schema_of(const OpType& type) {
 }
 
 AttributeValue read_attribute(const AttributeValue& initial, StableIValue value) {
-  return std::visit([&](const auto& sample) {
-    return AttributeValue(to<std::remove_cvref_t<decltype(sample)>>(value));
-  }, initial);
+  return std::visit(
+      [&](const auto& sample) {
+        return AttributeValue(to<std::remove_cvref_t<decltype(sample)>>(value));
+      },
+      initial);
 }
 
 size_t signature_of(const OpType& type, const std::vector<std::optional<StableTensor>>& inputs) {
   for (size_t s = 0; s < type.signatures.size(); ++s) {
     bool fits = true;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      fits = fits && (inputs[i] ? inputs[i]->scalar_type() ==
-                                      scalar_type(type.signatures[s].inputs[i])
-                                : type.inputs[i].optional());
+      fits =
+          fits && (inputs[i] ? inputs[i]->scalar_type() == scalar_type(type.signatures[s].inputs[i])
+                             : type.inputs[i].optional());
     }
     if (fits) return s;
   }
@@ -181,10 +188,10 @@ void call(const OpType& type, StableIValue* stack) {
   std::vector<Tensor> output_views;
   for (size_t i = 0; i < results.size(); ++i) {
     const std::vector<int64_t>& dims = results[i].dims();
-    outputs.push_back(type.layout == Layout::kLikeFirstInput
-                          ? torch::stable::empty_like(*inputs[0])
-                          : torch::stable::empty(
-                                dims, scalar_type(type.signatures[signature].outputs[i])));
+    outputs.push_back(
+        type.layout == Layout::kLikeFirstInput
+            ? torch::stable::empty_like(*inputs[0])
+            : torch::stable::empty(dims, scalar_type(type.signatures[signature].outputs[i])));
     output_views.push_back(view(outputs.back()));
   }
   op->compute(signature, TorchContext(), views, output_views);

@@ -28,8 +28,8 @@ struct Backward {
   // The gradient of the output for a tile: [outputs of the group][kTile].
   void load_grad(int64_t n, int64_t group, int64_t first, int64_t count, A* tile) const {
     for (int64_t o = 0; o < group_outputs(); ++o) {
-      const T* plane = grad.data + n * grad.strides[0] +
-                       (group * group_outputs() + o) * grad.strides[1];
+      const T* plane =
+          grad.data + n * grad.strides[0] + (group * group_outputs() + o) * grad.strides[1];
       for (int64_t p = 0; p < count; ++p) {
         const int64_t row = (first + p) / g().out_width, column = (first + p) % g().out_width;
         tile[o * kTile + p] = load(plane[row * grad.strides[2] + column * grad.strides[3]]);
@@ -41,8 +41,8 @@ struct Backward {
   void column_gradient(int64_t channel, int64_t channels, int64_t count, const A* grad_tile,
                        A* columns) const {
     const int64_t group = channel / g().group_channels;
-    const A* from = weights + group * group_outputs() * depth() +
-                    channel % g().group_channels * g().taps();
+    const A* from =
+        weights + group * group_outputs() * depth() + channel % g().group_channels * g().taps();
     std::fill_n(columns, channels * g().taps() * kTile, A(0));
     multiply_add(channels * g().taps(), count, group_outputs(), {from, 1, depth()}, grad_tile,
                  kTile, columns, kTile);
@@ -165,8 +165,7 @@ void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
           call.load_grad(n, group, first, count, grad_tile.data());
           if (call.needs[kInput]) {
             scatter.plan(n, offset_group, first, count, targets.data());
-            call.column_gradient(block.first, block.count, count, grad_tile.data(),
-                                 columns.data());
+            call.column_gradient(block.first, block.count, count, grad_tile.data(), columns.data());
             for (int64_t row = 0; row < rows; ++row) {
               A* const to = image.data() + row / taps * plane;
               for (int64_t p = 0; p < count; ++p) {
@@ -222,8 +221,8 @@ void bias_gradient(const Backward<T>& call, Compute<T>* sums) {
         for (int64_t y = 0; y < shape[2]; ++y) {
           A row = 0;
           for (int64_t x = 0; x < shape[3]; ++x) {
-            row += load(call.grad.data[n * strides[0] + o * strides[1] + y * strides[2] +
-                                       x * strides[3]]);
+            row += load(
+                call.grad.data[n * strides[0] + o * strides[1] + y * strides[2] + x * strides[3]]);
           }
           total += row;
         }
@@ -243,10 +242,14 @@ T total(const Value* values, int64_t count) {
 
 struct DeformConv2dBackward : Attributes {
   static constexpr const char* name = "_deform_conv2d_backward";
-  static constexpr InputSpec inputs[] = {
-      {"grad"}, {"input"}, {"weight"}, {"offset"}, {"bias", Neutral{0, 1}}, {"mask", Neutral{1, 4}}};
-  static constexpr const char* outputs[] = {"grad_input", "grad_weight", "grad_offset",
-                                            "grad_bias", "grad_mask"};
+  static constexpr InputSpec inputs[] = {{"grad"},
+                                         {"input"},
+                                         {"weight"},
+                                         {"offset"},
+                                         {"bias", Neutral{0, 1}},
+                                         {"mask", Neutral{1, 4}}};
+  static constexpr const char* outputs[] = {"grad_input", "grad_weight", "grad_offset", "grad_bias",
+                                            "grad_mask"};
 
   std::vector<int64_t> needs{1, 1, 1, 1, 1};  // input, weight, offset, bias, mask
   void attributes(auto&& visit) {
@@ -284,8 +287,8 @@ struct DeformConv2dBackward : Attributes {
                            needs};
     if (needs[kInput] || needs[kWeight]) channel_gradients(call, grad_input.data, grad_weight.data);
     if (needs[kOffset] || needs[kMask]) {
-      const int64_t places = call.g().batch * call.g().offset_groups * call.g().taps() *
-                             call.problem.pixels();
+      const int64_t places =
+          call.g().batch * call.g().offset_groups * call.g().taps() * call.problem.pixels();
       const bool broadcast = needs[kMask] && mask->size() == 1 && places != 1;
       const Scratch<T> everywhere(context, broadcast ? places : 0);
       position_gradients(call, grad_offset.data, broadcast ? everywhere.data() : grad_mask.data);

@@ -12,9 +12,9 @@ namespace custom_ops::deform_conv2d {
 // Sizes as the kernels use them. Dim is int64_t or SymbolicDim.
 template <typename Dim>
 struct Geometry {
-  Dim batch, channels, height, width;        // input
-  Dim out_channels, out_height, out_width;   // output
-  Dim group_channels;                        // input channels of one weight group
+  Dim batch, channels, height, width;       // input
+  Dim out_channels, out_height, out_width;  // output
+  Dim group_channels;                       // input channels of one weight group
   Dim kernel_height, kernel_width;
   Dim groups, offset_groups;
 
@@ -75,22 +75,28 @@ struct Attributes {
     const Dim per_offset_group = Dim(2) * g.taps();
     g.offset_groups = floor_divide(offset[1], per_offset_group);
     if (!(g.offset_groups > Dim(0) && g.offset_groups * per_offset_group == offset[1])) {
-      fail("offset", text("must have channels that are a multiple of 2 * kernel height * kernel "
-                          "width = ", per_offset_group), offset);
+      fail("offset",
+           text("must have channels that are a multiple of 2 * kernel height * kernel "
+                "width = ",
+                per_offset_group),
+           offset);
     }
     const Dim per_group = floor_divide(g.channels, g.offset_groups);
     if (!(per_group * g.offset_groups == g.channels)) {
-      fail("offset", text("must have offset groups that divide the ", g.channels,
-                          " channels of input"), offset);
+      fail("offset",
+           text("must have offset groups that divide the ", g.channels, " channels of input"),
+           offset);
     }
     check_given("offset_groups", Dim(offset_groups), g.offset_groups);
 
     g.out_height = output_size(g.height, g.kernel_height, 0);
     g.out_width = output_size(g.width, g.kernel_width, 1);
     if (!(g.out_height > Dim(0) && g.out_width > Dim(0))) {
-      fail("input", text("must, with its padding, be at least as large as the dilated kernel; the "
-                         "output would be ", g.out_height, " x ", g.out_width), input,
-           "pad more, or use a smaller kernel or dilation");
+      fail("input",
+           text("must, with its padding, be at least as large as the dilated kernel; the "
+                "output would be ",
+                g.out_height, " x ", g.out_width),
+           input, "pad more, or use a smaller kernel or dilation");
     }
     const Shape<Dim> offset_shape{g.batch, offset[1], g.out_height, g.out_width};
     if (!(offset == offset_shape)) {

@@ -91,10 +91,9 @@ struct Problem {
                           kernel_y * attributes.dilation[0];
         const int64_t x = column * attributes.stride[1] - attributes.pad_before(1) +
                           kernel_x * attributes.dilation[1];
-        samples[tap * kTile + p] =
-            sample_at<A>(A(y) + load(offset_y[at]), A(x) + load(offset_x[at]),
-                         mask_at(n, channel, row, column), g.height, g.width, input.strides[2],
-                         input.strides[3]);
+        samples[tap * kTile + p] = sample_at<A>(
+            A(y) + load(offset_y[at]), A(x) + load(offset_x[at]), mask_at(n, channel, row, column),
+            g.height, g.width, input.strides[2], input.strides[3]);
       }
     }
   }
@@ -103,7 +102,7 @@ struct Problem {
     if (!mask) return A(1);
     if (mask->size() == 1) return load(mask->data[0]);
     return load(mask->data[n * mask->strides[0] + channel * mask->strides[1] +
-                            row * mask->strides[2] + column * mask->strides[3]]);
+                           row * mask->strides[2] + column * mask->strides[3]]);
   }
 
   const T* input_channel(int64_t n, int64_t channel) const {

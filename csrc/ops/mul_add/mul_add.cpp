@@ -19,10 +19,10 @@ template <typename T>
   }
 }
 
-#define DEFINE_RUN(T)                                                                             \
-  CUSTOM_OPS_MULTIVERSION void run(Compute<T> scale, const T* a, int64_t stride_a, const T* b,    \
-                                   int64_t stride_b, T* y, int64_t stride_y, int64_t count) {     \
-    run_inline<T>(scale, a, stride_a, b, stride_b, y, stride_y, count);                           \
+#define DEFINE_RUN(T)                                                                          \
+  CUSTOM_OPS_MULTIVERSION void run(Compute<T> scale, const T* a, int64_t stride_a, const T* b, \
+                                   int64_t stride_b, T* y, int64_t stride_y, int64_t count) {  \
+    run_inline<T>(scale, a, stride_a, b, stride_b, y, stride_y, count);                        \
   }
 DEFINE_RUN(float)
 DEFINE_RUN(double)

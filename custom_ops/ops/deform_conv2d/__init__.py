@@ -15,7 +15,13 @@ from custom_ops.ops.deform_conv2d.function import (
     deform_conv2d,
 )
 from custom_ops.ops.deform_conv2d.module import DeformConv2d
-from custom_ops.ops.deform_conv2d.samples import bad_calls, reference, samples
+from custom_ops.ops.deform_conv2d.samples import (
+    bad_calls,
+    is_smooth_at,
+    random_sample,
+    reference,
+    samples,
+)
 
 __all__ = ["OP", "DeformConv2d", "deform_conv2d"]
 
@@ -28,6 +34,8 @@ def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] 
     if any(size is None for size in sizes):
         return "the model does not tell the numbers of channels that the groups follow from"
     channels, offsets, outputs, group_channels, kernel_h, kernel_w = (int(s or 0) for s in sizes)
+    if outputs == 0:
+        return "the weight has no output channels, and the runtime refuses that"
     if bias == [1] and outputs != 1:
         return "its bias is one value for all channels"
     if mask == [1, 1, 1, 1] and offsets != 2:
@@ -69,9 +77,7 @@ def _from_torchvision(
     )
 
 
-register_torch(
-    TorchOp("_deform_conv2d_backward", DeformConv2dBackwardFunction, backward_batch)
-)
+register_torch(TorchOp("_deform_conv2d_backward", DeformConv2dBackwardFunction, backward_batch))
 OP = register(
     Op(
         torch=TorchOp("deform_conv2d", DeformConv2dFunction, batch, autocast="lower"),
@@ -84,6 +90,8 @@ OP = register(
         arguments=arguments,
         reference=reference,
         samples=samples,
+        random_sample=random_sample,
+        is_smooth_at=is_smooth_at,
         bad_calls=bad_calls,
     )
 )

@@ -120,13 +120,12 @@ def body(op: Any, compute: int | None) -> Any:
         steps = (pixels + step - 1) / step
         # An empty result takes no steps: MatMul fails on an empty batch up to ONNX Runtime 1.27.
         trips = op.Min(batch * features, 1) * steps
-        columns_shape = op.Concat(batch, groups, fan_in, [-1], axis=0)
-        part_shape = op.Concat(batch, features, [-1], axis=0)
 
         @graph()
         def convolve(i: INT64, go: BOOL):  # type: ignore[no-untyped-def]
             start = op.Mul(i, step)
             end = op.Min(start + step, pixels)
+            count = end - start
             pixel = op.Range(op.Squeeze(start), op.Squeeze(end), 1)
             pixel_y = pixel / out_w
             pixel_x = pixel - pixel_y * out_w
@@ -147,15 +146,20 @@ def body(op: Any, compute: int | None) -> Any:
                 align_corners=0,
                 padding_mode="zeros",
             )
+            # No -1 in these shapes: one that may also hold a 0 is refused at load from 1.27.
+            matrix = op.Concat(batch, groups, fan_in, count, axis=0)
+            # A branch may define nothing but the result: onnxscript wants the same names in both.
             if uniform:
-                part = op.MatMul(weight, op.Reshape(columns, columns_shape)) * gate
+                part = op.MatMul(weight, op.Reshape(columns, matrix, allowzero=1)) * gate
             else:
                 part = op.MatMul(
-                    weight, op.Reshape(columns * op.Slice(gate, start, end, [3]), columns_shape)
+                    weight,
+                    op.Reshape(columns * op.Slice(gate, start, end, [3]), matrix, allowzero=1),
                 )
-            part = op.Reshape(part, part_shape) + bias
+            part = op.Reshape(part, op.Concat(batch, features, count, axis=0), allowzero=1)
+            part = part + bias
             # Loop stacks its outputs, so the last one has to be as wide as the others.
-            missing = op.Concat([0, 0, 0, 0, 0], start + step - end, axis=0)
+            missing = op.Concat([0, 0, 0, 0, 0], step - count, axis=0)
             return go, op.Pad(part, missing)
 
         parts = op.Loop(op.Squeeze(trips), True, body=convolve)

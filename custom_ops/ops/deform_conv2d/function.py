@@ -172,5 +172,3 @@ def _whole_mask(mask: Tensor, offset: Tensor) -> Tensor:
         return mask
     samples, channels, *size = offset.shape[1:]
     return mask.expand(-1, samples, channels // 2, *size)
-
-

@@ -1,13 +1,14 @@
 """Calls of deform_conv2d for tests, bad calls with their sentences, and a reference in NumPy."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from .._samples import BadCall, Sample
-from .arguments import pair
+from custom_ops.ops._samples import BadCall, Sample
+from custom_ops.ops.deform_conv2d.arguments import pair
 
 
 def reference(
@@ -84,7 +85,7 @@ def make(
     """Makes the arguments of a call, in float64; offsets have the standard deviation `spread`."""
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     stride, padding, dilation = (
         pair(name, attributes.get(name, default))
@@ -133,7 +134,9 @@ def samples(generator: torch.Generator) -> Iterator[Sample]:
         yield Sample(name, *make(generator, **options))
 
     args, kwargs = make(generator, padding=1)
-    yield Sample("channels_last", (args[0].contiguous(memory_format=torch.channels_last), *args[1:]), kwargs)
+    yield Sample(
+        "channels_last", (args[0].contiguous(memory_format=torch.channels_last), *args[1:]), kwargs
+    )
     strided = Sample("strided", args, kwargs).map(_strided)
     yield strided
     one = {**kwargs, "bias": kwargs["bias"][:1], "mask": kwargs["mask"][:1, :1, :1, :1]}
@@ -148,6 +151,37 @@ def samples(generator: torch.Generator) -> Iterator[Sample]:
         1e20,
     )
     yield Sample("non_finite_offsets", (args[0], broken, args[2]), kwargs)
+
+
+def random_sample(source: random.Random) -> Sample:
+    """Returns a call with sizes and attributes drawn from `source`; see `Op`."""
+    kernel = (source.randint(1, 4), source.randint(1, 4))
+    dilation = (source.randint(1, 2), source.randint(1, 2))
+    padding = (source.randint(0, 2), source.randint(0, 2))
+    least = [dilation[i] * (kernel[i] - 1) + 1 - 2 * padding[i] for i in range(2)]
+    groups, offset_groups = source.choice([1, 2, 4]), source.choice([1, 2, 4])
+    args, kwargs = make(
+        torch.Generator().manual_seed(source.randint(0, 2**31)),
+        batch=source.randint(0, 3),
+        channels=4 * source.randint(1, 3),
+        outputs=groups * source.randint(1, 3),
+        size=(max(1, least[0]) + source.randint(0, 12), max(1, least[1]) + source.randint(0, 12)),
+        kernel=kernel,
+        groups=groups,
+        offset_groups=offset_groups,
+        spread=source.choice([0.0, 1.0, 5.0]),
+        bias=source.random() < 0.5,
+        mask=source.random() < 0.5,
+        stride=(source.randint(1, 3), source.randint(1, 3)),
+        padding=padding,
+        dilation=dilation,
+    )
+    return Sample("random", args, kwargs)
+
+
+def is_smooth_at(sample: Sample) -> bool:
+    """Returns whether no sample lies on a whole number or out of sight, where slopes jump."""
+    return sample.name not in ("zero_offsets", "non_finite_offsets")
 
 
 def _strided(tensor: torch.Tensor) -> torch.Tensor:
@@ -167,28 +201,87 @@ def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
         name: str, sentence: str, *changed: Any, kind: str = "shape", **options: Any
     ) -> BadCall:
         args = (*changed, *(input, offset, weight)[len(changed) :])
-        args = tuple(options.pop(key, arg) for key, arg in zip(("input", "offset", "weight"), args, strict=True))
-        return BadCall(Sample(name, args, {**kwargs, **options}), f"deform_conv2d: {sentence}", kind)
+        args = tuple(
+            options.pop(key, arg)
+            for key, arg in zip(("input", "offset", "weight"), args, strict=True)
+        )
+        return BadCall(
+            Sample(name, args, {**kwargs, **options}), f"deform_conv2d: {sentence}", kind
+        )
 
     yield bad("rank_of_input", r"input must have 4 dimensions .*, got \[4, 7, 5\]", input[0])
-    yield bad("rank_of_weight", r"weight must have 4 dimensions .*, got \[4, 3, 3\]", weight=weight[0])
-    yield bad("rank_of_offset", r"offset must have 4 dimensions .*, got \[18, 7, 5\]", offset=offset[0])
+    yield bad(
+        "rank_of_weight", r"weight must have 4 dimensions .*, got \[4, 3, 3\]", weight=weight[0]
+    )
+    yield bad(
+        "rank_of_offset", r"offset must have 4 dimensions .*, got \[18, 7, 5\]", offset=offset[0]
+    )
     yield bad("stride", r"stride must have 2 values of at least 1, got \[0, 1\]", stride=(0, 1))
     yield bad("padding", r"padding must have 2 or 4 values of at least 0, got \[-1, ", padding=-1)
-    yield bad("dilation", r"dilation must have 2 values of at least 1, got \[1, 0\]", dilation=(1, 0))
-    yield bad("empty_kernel", r"weight must have a kernel of at least 1 x 1 .*", weight=weight[:, :, :0])
-    yield bad("input_channels", r"weight must have input channels that divide the 4 of input, got \[6, 3, 3, 3\]", weight=weight[:, :3])
-    yield bad("output_channels", r"weight must have output channels that the 2 groups divide, got \[5, 2, 3, 3\]", weight=weight[:5, :2])
-    yield bad("offset_channels", r"offset must have channels that are a multiple of .* = 18, got \[2, 17, 7, 5\]", offset=offset[:, :17])
+    yield bad(
+        "dilation", r"dilation must have 2 values of at least 1, got \[1, 0\]", dilation=(1, 0)
+    )
+    yield bad(
+        "empty_kernel", r"weight must have a kernel of at least 1 x 1 .*", weight=weight[:, :, :0]
+    )
+    yield bad(
+        "input_channels",
+        r"weight must have input channels that divide the 4 of input, got \[6, 3, 3, 3\]",
+        weight=weight[:, :3],
+    )
+    yield bad(
+        "output_channels",
+        r"weight must have output channels that the 2 groups divide, got \[5, 2, 3, 3\]",
+        weight=weight[:5, :2],
+    )
+    yield bad(
+        "offset_channels",
+        r"offset must have channels that are a multiple of .* = 18, got \[2, 17, 7, 5\]",
+        offset=offset[:, :17],
+    )
     many = offset.repeat(1, 3, 1, 1)
-    yield bad("offset_groups", r"offset must have offset groups that divide the 4 channels of input", offset=many)
-    yield bad("too_small", r"input must, with its padding, be at least as large as the dilated kernel", padding=0, dilation=4)
-    yield bad("offset_shape", r"offset must have shape \[2, 18, 7, 5\], got \[2, 18, 6, 5\]", offset=offset[:, :, :6])
-    yield bad("offset_batch", r"offset must have shape \[2, 18, 7, 5\], got \[1, 18, 7, 5\]", offset=offset[:1])
+    yield bad(
+        "offset_groups",
+        r"offset must have offset groups that divide the 4 channels of input",
+        offset=many,
+    )
+    yield bad(
+        "too_small",
+        r"input must, with its padding, be at least as large as the dilated kernel",
+        padding=0,
+        dilation=4,
+    )
+    yield bad(
+        "offset_shape",
+        r"offset must have shape \[2, 18, 7, 5\], got \[2, 18, 6, 5\]",
+        offset=offset[:, :, :6],
+    )
+    yield bad(
+        "offset_batch",
+        r"offset must have shape \[2, 18, 7, 5\], got \[1, 18, 7, 5\]",
+        offset=offset[:1],
+    )
     yield bad("bias_shape", r"bias must have shape \[6\], got \[5\]", bias=bias[:5])
     yield bad("bias_rank", r"bias must have shape \[6\], got \[6, 1\]", bias=bias[:, None])
-    yield bad("mask_shape", r"mask must have shape \[2, 9, 7, 5\], got \[2, 8, 7, 5\]", mask=mask[:, :8])
-    yield bad("dtype_of_input", r"input must be float32, float64, float16 or bfloat16, got int64", input.long(), kind="dtype")
-    yield bad("dtype_of_weight", r"weight must have the dtype of input \(float64\), got float32", weight=weight.float(), kind="dtype")
-    yield bad("dtype_of_mask", r"mask must have the dtype of input \(float64\), got float32", mask=mask.float(), kind="dtype")
+    yield bad(
+        "mask_shape", r"mask must have shape \[2, 9, 7, 5\], got \[2, 8, 7, 5\]", mask=mask[:, :8]
+    )
+    yield bad(
+        "dtype_of_input",
+        r"input must be float32, float64, float16 or bfloat16, got int64",
+        input.long(),
+        kind="dtype",
+    )
+    yield bad(
+        "dtype_of_weight",
+        r"weight must have the dtype of input \(float64\), got float32",
+        weight=weight.float(),
+        kind="dtype",
+    )
+    yield bad(
+        "dtype_of_mask",
+        r"mask must have the dtype of input \(float64\), got float32",
+        mask=mask.float(),
+        kind="dtype",
+    )
     yield bad("missing_offset", r"offset must be given, got None", offset=None, kind="dtype")
