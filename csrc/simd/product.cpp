@@ -1,32 +1,18 @@
 // Matrix products on small panels, in blocks that stay in registers.
 #include "simd/product.h"
 
-#include <cstring>
-
 #include "simd/multiversion.h"
+#include "simd/vector.h"
 
 namespace custom_ops {
 namespace {
-
-// Sixty-four bytes, which the compiler splits where registers are shorter.
-template <typename T>
-struct Vector {
-  typedef T type __attribute__((vector_size(64)));
-  static constexpr int64_t size = 64 / sizeof(T);
-};
-
-// Vectors go by reference: by value their calling convention would depend on the instruction set.
-template <typename T>
-[[gnu::always_inline]] inline void read(typename Vector<T>::type& value, const T* from) {
-  std::memcpy(&value, from, sizeof(value));
-}
 
 template <typename T>
 [[gnu::always_inline]] inline void add(T* to, const typename Vector<T>::type& value) {
   typename Vector<T>::type sum;
   read(sum, to);
   sum += value;
-  std::memcpy(to, &sum, sizeof(sum));
+  write<T>(to, sum);
 }
 
 // Four rows and one vector of columns of c, kept in registers over the whole depth.

@@ -260,10 +260,20 @@ PYBIND11_MODULE(_core, module) {
       .def_property_readonly(
           "like_first_input",
           [](const OpType& type) { return type.layout == Layout::kLikeFirstInput; })
-      .def_property_readonly("dtypes", [](const OpType& type) {
-        std::vector<std::string> names;
-        for (const Signature& s : type.signatures) names.emplace_back(name(s.inputs[0]));
-        return names;
+      .def_property_readonly("dtypes",
+                             [](const OpType& type) {
+                               std::vector<std::string> names;
+                               for (const Signature& s : type.signatures)
+                                 names.emplace_back(name(s.inputs[0]));
+                               return names;
+                             })
+      .def_property_readonly("input_dtypes", [](const OpType& type) {
+        std::vector<std::vector<std::string>> all;  // of each signature, as in dtypes
+        for (const Signature& s : type.signatures) {
+          all.emplace_back();
+          for (DType dtype : s.inputs) all.back().emplace_back(name(dtype));
+        }
+        return all;
       });
 
   module.def(

@@ -1,0 +1,51 @@
+"""mul_add: what the generic checks do not ask of it."""
+
+import pytest
+import torch
+
+import custom_ops
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("step", [1, 3], ids=["contiguous", "strided"])
+def test_every_half_value_survives(dtype: torch.dtype, step: int) -> None:
+    """Contiguous runs are converted by vector instructions, others one by one."""
+    bits = torch.arange(65536, dtype=torch.int32).to(torch.int16)
+    values = torch.zeros(65536 * step, dtype=torch.int16)
+    values[::step] = bits
+    halves = values.view(dtype)[::step]
+    result = custom_ops.mul_add(halves, torch.full_like(halves, -0.0), alpha=1.0)
+    nan = halves.isnan()
+    assert torch.equal(result.isnan(), nan)
+    assert torch.equal(result[~nan].contiguous().view(torch.int16), bits[~nan])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("step", [1, 3], ids=["contiguous", "strided"])
+def test_half_results_round_to_nearest_even(dtype: torch.dtype, step: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    count = 200_000
+    exponents = torch.randint(-30, 18, (2, count), generator=generator)
+    values = torch.randn(2, count * step, generator=generator)[:, ::step] * 2.0**exponents
+    a, b = values.to(dtype)
+    expected = (2 * a.float() + b.float()).to(dtype)
+    torch.testing.assert_close(custom_ops.mul_add(a, b), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_layout_follows_the_first_input() -> None:
+    a = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    result = custom_ops.mul_add(a, torch.randn(2, 3, 4, 5))
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_alpha_must_be_a_number() -> None:
+    with pytest.raises(TypeError, match="mul_add: alpha must be a float, got '2'"):
+        custom_ops.mul_add(torch.ones(1), torch.ones(1), alpha="2")  # type: ignore[arg-type]
+
+
+def test_module() -> None:
+    module = custom_ops.MulAdd(alpha=0.5)
+    assert repr(module) == "MulAdd(alpha=0.5)"
+    assert torch.equal(module(torch.ones(2), torch.ones(2)), torch.full((2,), 1.5))
