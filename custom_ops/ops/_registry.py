@@ -61,6 +61,9 @@ class Op:
         random_sample: A call whose sizes come from a source of randomness.
         is_smooth_at: Whether the op has derivatives at a call; None: everywhere.
         bad_calls: Calls that every runtime refuses, one for each rule.
+        benchmarks: Calls of the sizes that users have, to time.
+        peers: What a user would pick instead, by name, as functions with the arguments of
+            `public`; those that are not installed are left out.
         differentiable_twice: Whether second derivatives are defined.
         tolerances: By dtype, how far the kernels may lie from the reference.
     """
@@ -73,6 +76,8 @@ class Op:
     samples: Samples
     random_sample: Callable[[random.Random], Sample]
     bad_calls: BadCalls
+    benchmarks: Samples
+    peers: Callable[[], dict[str, Callable[..., torch.Tensor]]] = dict
     is_smooth_at: Callable[[Sample], bool] | None = None
     differentiable_twice: bool = False
     tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))

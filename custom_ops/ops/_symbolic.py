@@ -59,7 +59,9 @@ def register_symbolic(name: str, op: Any, mapping: Callable[..., tuple[Any, ...]
     """
 
     def symbolic(g: Any, *args: Any) -> Any:
-        return emit(g, op.spec, op.onnx.body, mapping(*args) if mapping else args)
+        if mapping is not None:  # it may look at numbers and flags
+            args = mapping(*(_number(value) for value in args))
+        return emit(g, op.spec, op.onnx.body, args)
 
     torch.onnx.register_custom_op_symbolic(name, symbolic, 1)
 
@@ -111,7 +113,10 @@ def _dtypes(node: Any) -> frozenset[str]:
     while block.owningNode() is not None:
         block = block.owningNode().owningBlock()
     found = set()
+    python = node.kind() == "prim::PythonOp"
     for other in block.findAllNodes(node.kind()):
+        if python and other.pyname() != node.pyname():
+            continue
         first = next((i.type() for i in other.inputs() if i.type().kind() == "TensorType"), None)
         if first is not None and first.dtype() is not None:
             found.add(str(first.dtype()).removeprefix("torch."))
@@ -144,7 +149,7 @@ def _attribute(op: str, given: Any, value: Any) -> Any:
     """
     constant = _constant(value)
     if constant is None or (isinstance(constant, list) and None in constant):
-        if given.default != 0:
+        if type(given.default) is not int or given.default != 0:
             raise ValueError(
                 f"{op}: {given.name} must be a constant, got a value computed in the graph; "
                 "pass a Python number, or export with dynamo=True"
@@ -153,17 +158,25 @@ def _attribute(op: str, given: Any, value: Any) -> Any:
     return constant
 
 
+def _number(value: Any) -> Any:
+    """Returns the number that a value of the graph is, or else the value."""
+    constant = _constant(value)
+    return constant if isinstance(constant, (bool, int, float)) else value
+
+
 def _constant(value: Any) -> Any:
     """Returns the Python value of a constant of the graph; None where it is computed."""
+    if isinstance(value, (list, tuple)):
+        return [_constant(element) for element in value]
     if not isinstance(value, torch.Value):
-        return list(value) if isinstance(value, (list, tuple)) else value
+        return value
     node = value.node()
     if node.kind() == "prim::ListConstruct":
         return [_constant(element) for element in node.inputs()]
     if node.kind() == "prim::Constant":
         constant = value.toIValue()
     elif node.kind() == "onnx::Constant":
-        constant = node.t("value")
+        constant = getattr(node, node.kindOf("value"))("value")  # a tensor, or a string
     else:
         return None
     return constant.tolist() if isinstance(constant, torch.Tensor) else constant

@@ -175,6 +175,13 @@ def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
     yield BadCall(Sample("missing", (a, None)), "mul_add: b must be given, got None", kind="dtype")
 
 
+def benchmarks(generator: torch.Generator) -> Iterator[Sample]:
+    """Yields calls of several sizes; see `Op`."""
+    for count in (4, 10_000, 1_000_000, 10_000_000):
+        a, b = (torch.randn(count, generator=generator, dtype=torch.float64) for _ in range(2))
+        yield Sample(f"{count:,} elements", (a, b))
+
+
 OP = register(
     Op(
         torch=TorchOp("mul_add", MulAddFunction, batch, autocast="promote"),
@@ -185,6 +192,8 @@ OP = register(
         samples=samples,
         random_sample=random_sample,
         bad_calls=bad_calls,
+        benchmarks=benchmarks,
+        peers=lambda: {"torch.add": lambda a, b, alpha=2.0: torch.add(b, a, alpha=alpha)},
         differentiable_twice=True,
     )
 )

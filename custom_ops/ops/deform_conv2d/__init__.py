@@ -17,7 +17,9 @@ from custom_ops.ops.deform_conv2d.function import (
 from custom_ops.ops.deform_conv2d.module import DeformConv2d
 from custom_ops.ops.deform_conv2d.samples import (
     bad_calls,
+    benchmarks,
     is_smooth_at,
+    peers,
     random_sample,
     reference,
     samples,
@@ -93,5 +95,7 @@ OP = register(
         random_sample=random_sample,
         is_smooth_at=is_smooth_at,
         bad_calls=bad_calls,
+        benchmarks=benchmarks,
+        peers=peers,
     )
 )
