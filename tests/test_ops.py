@@ -234,6 +234,38 @@ def test_every_runtime_says_the_same_sentence(op: Op, bad: BadCall) -> None:
     assert eager in sentence_of(run, model, feeds, "python")
 
 
+@every_op
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(randomness=st.randoms(use_true_random=False))
+def test_any_shape_computes_or_is_refused(op: Op, randomness: random.Random) -> None:
+    """One tensor gets another shape: the result is that of the reference, or a sentence."""
+    sample = cast(op.random_sample(randomness), torch.float32)
+    places = [i for i, a in enumerate(sample.args) if isinstance(a, torch.Tensor)]
+    chosen = randomness.choice(places)
+    shape = list(sample.args[chosen].shape)
+    for _ in range(randomness.randint(1, 2)):
+        axis = randomness.randint(0, len(shape))
+        change = randomness.choice(["drop", "insert", "resize"])
+        if change == "insert" or not shape:
+            shape.insert(axis, randomness.randint(0, 3))
+        elif change == "drop":
+            shape.pop(axis % len(shape))
+        else:
+            shape[axis % len(shape)] = randomness.randint(0, 20)
+    args = list(sample.args)
+    args[chosen] = torch.ones(shape)
+    changed = Sample("changed", tuple(args), sample.kwargs)
+    arrays = changed.map(to_array)
+    function = getattr(custom_ops.numpy, op.name)
+    try:
+        result = op.public(*changed.args, **changed.kwargs)
+    except ValueError as error:
+        assert re.match(rf"{op.name}: \w+ .*, got ", str(error))
+        assert sentence_of(function, *arrays.args, **arrays.kwargs) == str(error)
+    else:
+        check(op, torch.float32, result, reference(op, changed))
+
+
 # Memory and threads
 
 

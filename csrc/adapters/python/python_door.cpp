@@ -128,10 +128,14 @@ std::vector<py::tuple> infer(const std::string& name,
   return results;
 }
 
-std::unique_ptr<ThreadPool>& pool() {
-  static auto& pool = *new std::unique_ptr<ThreadPool>;  // never joined at exit
-  if (pool && !pool->is_usable()) (void)pool.release();  // its threads are the parent's
-  if (!pool) pool = std::make_unique<ThreadPool>(std::max(1u, std::thread::hardware_concurrency()));
+// A call keeps the pool that it runs on, while set_num_threads may bring another.
+std::shared_ptr<ThreadPool>& pool() {
+  static auto& pool = *new std::shared_ptr<ThreadPool>;  // never joined at exit
+  if (pool && !pool->is_usable()) {
+    new std::shared_ptr<ThreadPool>(std::move(pool));  // its threads are the parent's: leave it
+    pool = nullptr;
+  }
+  if (!pool) pool = std::make_shared<ThreadPool>(std::max(1u, std::thread::hardware_concurrency()));
   return pool;
 }
 
@@ -225,9 +229,9 @@ std::vector<py::array> compute(const std::string& name,
     output_views.push_back(outputs.back().view());
   }
   {
-    ThreadPool& threads = *pool();
+    const std::shared_ptr<ThreadPool> threads = pool();
     const py::gil_scoped_release release;
-    op->compute(signature, PoolContext(threads), views, output_views);
+    op->compute(signature, PoolContext(*threads), views, output_views);
   }
   std::vector<py::array> computed;
   for (HostArray& output : outputs) computed.push_back(output.array);
@@ -293,7 +297,7 @@ PYBIND11_MODULE(_core, module) {
         if (threads < 1) {
           throw py::value_error(text("set_num_threads: threads must be at least 1, got ", threads));
         }
-        pool() = std::make_unique<ThreadPool>(threads);
+        pool() = std::make_shared<ThreadPool>(threads);
       },
       py::arg("threads"));
 }
