@@ -32,7 +32,7 @@ from custom_ops.ops._registry import Op, ops
 from custom_ops.ops._samples import Sample
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from single_node import single_node  # noqa: E402 - the model is that of the tests
+from single_node import single_node
 
 Contender = Callable[[], np.ndarray[Any, Any]]
 
@@ -40,7 +40,7 @@ Contender = Callable[[], np.ndarray[Any, Any]]
 def in_onnxruntime(
     model: onnx.ModelProto, feeds: dict[str, Any], kernels: str, threads: int
 ) -> Contender:
-    """Returns a run of a model; the runtime's threads do not spin, so they leave the peers alone."""
+    """Returns a run of a model; its threads do not spin, to leave the peers alone."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -78,7 +78,7 @@ def measure(op: Op, sample: Sample, threads: int, rounds: int) -> dict[str, floa
         scale = max(1.0, float(np.abs(ours).max(initial=0.0)))
         difference = float(np.abs(result - ours).max(initial=0.0))
         if difference > tolerance.atol + tolerance.rtol * scale:
-            raise RuntimeError(f"{op.name}: {name} must compute what we compute, is off {difference}")
+            raise RuntimeError(f"{op.name}: {name} must compute what we do, is off {difference}")
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():

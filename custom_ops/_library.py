@@ -5,10 +5,18 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from packaging.version import Version
 
 OLDEST_TORCH = "2.13"
 _FOLDER = Path(__file__).parent
+
+# Here and at once: the modules that follow use what an older torch does not have.
+if Version(Version(torch.__version__).base_version) < Version(OLDEST_TORCH):
+    raise ImportError(
+        f"custom_ops: torch must be {OLDEST_TORCH} or later, got {torch.__version__}; "
+        f"run `pip install -U 'torch>={OLDEST_TORCH}'`"
+    )
 
 
 def library_path() -> Path:
@@ -46,11 +54,4 @@ def specs() -> dict[str, Any]:
 @functools.cache
 def load_torch_ops() -> None:
     """Registers ``torch.ops.custom_ops.*``."""
-    import torch
-
-    if Version(Version(torch.__version__).base_version) < Version(OLDEST_TORCH):
-        raise ImportError(
-            f"custom_ops: torch must be {OLDEST_TORCH} or later, got {torch.__version__}; "
-            f"run `pip install -U 'torch>={OLDEST_TORCH}'`"
-        )
     _load("_torch")

@@ -1,4 +1,4 @@
-"""Ops that live outside the repository join the tests: CUSTOM_OPS_TEST_MODULES names their files."""
+"""Ops from outside the repository join the tests: CUSTOM_OPS_TEST_MODULES names their files."""
 
 import importlib
 import os

@@ -136,7 +136,7 @@ def test_module_is_that_of_torchvision(options: dict[str, Any]) -> None:
 def test_module_refuses_groups_that_do_not_divide(
     in_channels: int, out_channels: int, groups: int
 ) -> None:
-    with pytest.raises(ValueError, match="DeformConv2d: .* must be divisible by groups"):
+    with pytest.raises(ValueError, match=r"DeformConv2d: .* must be divisible by groups"):
         custom_ops.DeformConv2d(in_channels, out_channels, 3, groups=groups)
 
 

@@ -606,7 +606,8 @@ def test_autocast_promotes(f: Any) -> None:
         assert f(a.double(), b.double()).dtype == torch.double
         x = bf.clone().requires_grad_()
         f(x, a, 3.0).sum().backward()
-        assert x.grad is not None and x.grad.dtype == torch.bfloat16
+        assert x.grad is not None
+        assert x.grad.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="dtype"):
         f(a, bf)
 
@@ -636,15 +637,18 @@ def test_autocast_under_compile() -> None:
 def test_meta_and_fake() -> None:
     args = [a.to("meta") for a in deform_args()]
     out = deform(*args)
-    assert out.device.type == "meta" and out.shape == (2, 6, 4, 5)
+    assert out.device.type == "meta"
+    assert out.shape == (2, 6, 4, 5)
     leaves = all_require(args)
     deform(*leaves).sum().backward()
-    assert leaves[1].grad is not None and leaves[1].grad.shape == leaves[1].shape
+    assert leaves[1].grad is not None
+    assert leaves[1].grad.shape == leaves[1].shape
     assert torch.vmap(deform, (0, None, None, None, None))(args[0][None], *args[1:]).shape[0] == 1
     with FakeTensorMode() as mode:
         fakes = [mode.from_tensor(a) for a in deform_args()]
         out = deform(*fakes)
-        assert out.shape == (2, 6, 4, 5) and out.device.type == "cpu"
+        assert out.shape == (2, 6, 4, 5)
+        assert out.device.type == "cpu"
         assert custom_ops.mul_add(fakes[0], fakes[0]).shape == fakes[0].shape
         with pytest.raises(ValueError, match=r"^deform_conv2d: "):
             public(*fakes[:2], fakes[2][..., 1:])

@@ -25,7 +25,7 @@ class OpFunction(torch.autograd.Function):
             return getattr(torch.ops.custom_ops, cls.op_name).default(*args)
 
         if "forward" not in cls.__dict__:
-            cls.forward = staticmethod(forward)  # type: ignore[method-assign,assignment]
+            cls.forward = staticmethod(forward)  # type: ignore[method-assign]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

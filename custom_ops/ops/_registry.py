@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from custom_ops import _library
 from custom_ops.ops._body import Body
 from custom_ops.ops._function import OpFunction
-from custom_ops.ops._symbolic import emit
 from custom_ops.ops._samples import TOLERANCES, BadCalls, Sample, Samples, Tolerance
+from custom_ops.ops._symbolic import emit
 from custom_ops.ops._wiring import TorchOp, register_torch
 
 
@@ -70,14 +70,14 @@ class Op:
 
     torch: TorchOp
     onnx: OnnxOp
-    public: Callable[..., torch.Tensor]
+    public: Callable[..., Tensor]
     arguments: Callable[..., tuple[Any, ...]]
     reference: Callable[..., Any]
     samples: Samples
     random_sample: Callable[[random.Random], Sample]
     bad_calls: BadCalls
     benchmarks: Samples
-    peers: Callable[[], dict[str, Callable[..., torch.Tensor]]] = dict
+    peers: Callable[[], dict[str, Callable[..., Tensor]]] = dict
     is_smooth_at: Callable[[Sample], bool] | None = None
     differentiable_twice: bool = False
     tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))

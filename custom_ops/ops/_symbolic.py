@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from custom_ops.ops import _replay
-from custom_ops.ops._body import DOMAIN, Body
+from custom_ops.ops._body import DOMAIN, VERSION, Body
 
 LOWERINGS = ("portable", "custom", "decomposed")
 _current: ContextVar[str] = ContextVar("custom_ops_lowering", default="portable")
@@ -88,7 +88,10 @@ def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
     choice = current_lowering()
     if choice == "custom":
         inputs = [_replay.none(g) if _is_none(value) else value for value, _ in tensors]
-        outputs = g.op(f"{DOMAIN}::{spec.onnx_name}", *inputs, **keywords)
+        name = f"{DOMAIN}::{spec.onnx_name}"
+        # torch attaches the body that an earlier export registered, unless another thing is there.
+        torch.onnx.register_custom_op_symbolic(name, emit, VERSION)
+        outputs = g.op(name, *inputs, **keywords)
     else:
         inputs = [_neutral(g, i, args[0]) if _is_none(value) else value for value, i in tensors]
         dtypes = _dtypes(g.original_node) or frozenset(["float32"])

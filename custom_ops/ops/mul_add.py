@@ -57,7 +57,7 @@ class MulAddFunction(OpFunction):
         ctx.alpha = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of a and b; in torch ops, so differentiable again."""
         needs_a, needs_b, _ = ctx.needs_input_grad
         return grad * ctx.alpha if needs_a else None, grad if needs_b else None, None

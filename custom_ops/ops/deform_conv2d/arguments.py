@@ -10,7 +10,7 @@ def pair(name: str, value: int | Sequence[int]) -> list[int]:
     try:
         result = [int(v) for v in values]
     except (TypeError, ValueError):
-        result = None  # type: ignore[assignment]
+        result = None
     if result is None or any(r != v for r, v in zip(result, values, strict=True)):
         raise TypeError(f"deform_conv2d: {name} must be an int or a pair of ints, got {value!r}")
     return result

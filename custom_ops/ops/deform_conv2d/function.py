@@ -80,7 +80,7 @@ class DeformConv2dFunction(OpFunction):
         ctx.attributes = inputs[5:]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients that are needed."""
         needs = ctx.needs_input_grad[:5]
         flags = [int(needed) for needed in needs]

@@ -63,7 +63,8 @@ def reference(
                 columns[n, channel, tap] = np.where(inside, value * gate[n, group, tap], 0.0)
     columns = columns.reshape(images, groups, group_channels * taps, out_h * out_w)
     kernel = weight.astype(np.float64).reshape(groups, outputs // groups, group_channels * taps)
-    result = np.einsum("gok,ngkp->ngop", kernel, columns).reshape(images, outputs, out_h, out_w)
+    products = np.einsum("gok,ngkp->ngop", kernel, columns)
+    result: np.ndarray[Any, Any] = products.reshape(images, outputs, out_h, out_w)
     return result if bias is None else result + bias.astype(np.float64).reshape(1, -1, 1, 1)
 
 
