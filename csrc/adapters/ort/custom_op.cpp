@@ -1,92 +1,18 @@
 // Any registered op as a custom op of ONNX Runtime, and the entry point that a session calls.
 #include <algorithm>
-#include <atomic>
 #include <climits>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 
 #include "adapters/ort/attributes.h"
 #include "adapters/ort/context.h"
+#include "adapters/ort/shape_inference.h"
 #include "adapters/ort/status.h"
+#include "adapters/ort/tensor_info.h"
 
 namespace custom_ops::ort {
 namespace {
-
-// Numbers of ONNX's TensorProto.DataType.
-int onnx_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return 1;
-    case DType::kInt32:
-      return 6;
-    case DType::kInt64:
-      return 7;
-    case DType::kBool:
-      return 9;
-    case DType::kFloat16:
-      return 10;
-    case DType::kFloat64:
-      return 11;
-    case DType::kBFloat16:
-      return 16;
-  }
-  return 0;
-}
-
-// A size that the model does not tell: what is computed from it is unknown, and every check holds.
-// The handle is its name, which an output keeps where it takes the size over from an input.
-class UnknownHost final : public SymbolicHost {
- public:
-  void retain(void*) override {}
-  void release(void*) override {}
-  void* from_int(int64_t) override { return nullptr; }
-  void* compute(Arithmetic, void*, void*) override { return fresh(); }
-  bool compare(Comparison, void*, void*) override { return true; }
-  std::string text(void*) override { return "?"; }
-
-  // Names live as long as the library: there are as many as unknown sizes in models.
-  void* named(const std::string& name) {
-    const std::lock_guard lock(mutex_);
-    return const_cast<std::string*>(&*names_.insert(name).first);
-  }
-  void* fresh() { return named(custom_ops::text("custom_ops_size_", next_++)); }
-
- private:
-  std::mutex mutex_;
-  std::set<std::string> names_;
-  std::atomic<int64_t> next_ = 0;
-};
-
-SymbolicDim unknown(const char* name) {
-  static auto& host = *new UnknownHost;
-  const bool has_name = name != nullptr && *name != '\0';
-  return SymbolicDim(&host, has_name ? host.named(name) : host.fresh());
-}
-
-std::vector<int64_t> dims_of(const OrtApi* api, const OrtTensorTypeAndShapeInfo* info) {
-  size_t rank = 0;
-  check(api, GetDimensionsCount::call(api, info, &rank));
-  std::vector<int64_t> dims(rank);
-  check(api, GetDimensions::call(api, info, dims.data(), rank));
-  return dims;
-}
-
-// Releases an info that the adapter owns: what shape inference lends belongs to the runtime.
-class OwnedInfo {
- public:
-  OwnedInfo(const OrtApi* api, OrtTensorTypeAndShapeInfo* info) : api_(api), info_(info) {}
-  ~OwnedInfo() { ReleaseTensorTypeAndShapeInfo::call(api_, info_); }
-  OwnedInfo(const OwnedInfo&) = delete;
-  OwnedInfo& operator=(const OwnedInfo&) = delete;
-  OrtTensorTypeAndShapeInfo* get() const { return info_; }
-
- private:
-  const OrtApi* api_;
-  OrtTensorTypeAndShapeInfo* info_;
-};
 
 std::vector<int64_t> row_major(const std::vector<int64_t>& dims) {
   std::vector<int64_t> strides(dims.size());
@@ -202,7 +128,7 @@ struct CustomOp : OrtCustomOp {
     KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     if (infers) {
       InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) {
-        return guarded(self(op).api, [&] { self(op).infer(context); });
+        return guarded(self(op).api, [&] { infer_shapes(self(op).api, self(op).type, context); });
       };
     }
     GetStartVersion = [](const OrtCustomOp*) { return 1; };
@@ -212,71 +138,10 @@ struct CustomOp : OrtCustomOp {
   static const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
   const Signature& kinds() const { return type.signatures[signature]; }
 
-  void infer(OrtShapeInferContext* context) const {
-    size_t given = 0;
-    check(api, ShapeInferContextGetInputCount::call(api, context, &given));
-    std::vector<Shape<SymbolicDim>> shapes(type.inputs.size());
-    std::vector<const Shape<SymbolicDim>*> pointers(shapes.size());
-    std::vector<int> element_types(shapes.size());
-    for (size_t i = 0; i < std::min(given, shapes.size()); ++i) {
-      OrtTensorTypeAndShapeInfo* info = nullptr;
-      if (!succeeded(api, ShapeInferContextGetInputTypeShape::call(api, context, i, &info))) {
-        continue;
-      }
-      std::vector<SymbolicDim> dims;
-      const std::vector<int64_t> known = dims_of(api, info);
-      std::vector<const char*> names(known.size());
-      check(api, GetSymbolicDimensions::call(api, info, names.data(), names.size()));
-      for (size_t axis = 0; axis < known.size(); ++axis) {
-        dims.push_back(known[axis] < 0 ? unknown(names[axis]) : SymbolicDim(known[axis]));
-      }
-      if (dims.empty()) continue;  // so the runtime shows an unknown rank, and an input left out
-      check(api, GetTensorElementType::call(api, info, &element_types[i]));
-      shapes[i] = Shape<SymbolicDim>(std::move(dims));
-      pointers[i] = &shapes[i];
-    }
-    for (size_t i = 0; i < shapes.size(); ++i) {
-      if (pointers[i] == nullptr && !type.inputs[i].optional()) return;
-    }
-    // The runtime asks one op for all of its signatures.
-    const auto fits = [&](const Signature& candidate) {
-      for (size_t i = 0; i < shapes.size(); ++i) {
-        if (pointers[i] && element_types[i] != onnx_type(candidate.inputs[i])) return false;
-      }
-      return true;
-    };
-    const auto kinds = std::find_if(type.signatures.begin(), type.signatures.end(), fits);
-    if (kinds == type.signatures.end()) return;  // the runtime says what is wrong with the types
-
-    const auto results = create_op(type, InferenceAttributes(api, context))->infer(pointers);
-    for (size_t i = 0; i < results.size(); ++i) {
-      std::vector<int64_t> dims;
-      std::vector<const char*> names;
-      for (const SymbolicDim& dim : results[i].dims()) {
-        dims.push_back(dim.is_plain() ? dim.value() : -1);
-        names.push_back(dim.is_plain() ? "" : static_cast<std::string*>(dim.handle())->c_str());
-      }
-      OrtTensorTypeAndShapeInfo* created = nullptr;
-      check(api, CreateTensorTypeAndShapeInfo::call(api, &created));
-      const OwnedInfo info(api, created);
-      check(api, SetTensorElementType::call(api, info.get(), onnx_type(kinds->outputs[i])));
-      check(api, SetDimensions::call(api, info.get(), dims.data(), dims.size()));
-      check(api, SetSymbolicDimensions::call(api, info.get(), names.data(), names.size()));
-      check(api, ShapeInferContextSetOutputTypeShape::call(api, context, i, info.get()));
-    }
-  }
-
   const OrtApi* api;
   const OpType& type;
   size_t signature;
 };
-
-// Releases before 1.24 crash, before the op is asked, where a node leaves an optional input out.
-bool infers_shapes(const OpType& type, const std::string& release) {
-  const auto optional = [](const InputSpec& input) { return input.optional(); };
-  if (std::none_of(type.inputs.begin(), type.inputs.end(), optional)) return true;
-  return std::atoi(release.substr(release.find('.') + 1).c_str()) >= 24;
-}
 
 // The ops of one runtime; two may be loaded in a process. Lives as long as the library.
 struct Domain {
