@@ -37,8 +37,9 @@ def test_python_snippets_run_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, tmp_path: Path) -> None:
     assert command.startswith("custom-ops ")
+    entry_point = "from custom_ops.cli import main; main()"
     result = subprocess.run(
-        [sys.executable, "-m", "custom_ops.cli", *command.split()[1:]],
+        [sys.executable, "-c", entry_point, *command.split()[1:]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
