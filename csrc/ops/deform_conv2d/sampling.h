@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "ops/deform_conv2d/geometry.h"
@@ -22,6 +21,7 @@ struct Sample {
   A down, right;  // the fraction of the way from top to bottom, and from left to right
   A mask;
   bool inside;  // false where no neighbour is in the image: the sample counts 0
+  bool whole;   // all four neighbours are in the image
 
   template <typename T>
   A read(const T* channel, int corner) const {
@@ -31,22 +31,33 @@ struct Sample {
   // The interpolated value, without the mask.
   template <typename T>
   A value(const T* channel) const {
+    if (whole) {
+      return weight[0] * load(channel[at[0]]) + weight[1] * load(channel[at[1]]) +
+             weight[2] * load(channel[at[2]]) + weight[3] * load(channel[at[3]]);
+    }
     return weight[0] * read(channel, 0) + weight[1] * read(channel, 1) +
            weight[2] * read(channel, 2) + weight[3] * read(channel, 3);
   }
 };
+
+// The whole number at or below a number of an int64's size; std::floor is a call on old machines.
+template <typename A>
+int64_t floor_of(A value) {
+  const auto whole = static_cast<int64_t>(value);
+  return whole - (value < A(whole) ? 1 : 0);
+}
 
 // `stride_y` and `stride_x` are those of a channel of the input.
 template <typename A>
 Sample<A> sample_at(A y, A x, A mask, int64_t height, int64_t width, int64_t stride_y,
                     int64_t stride_x) {
   constexpr int64_t kOutside = Sample<A>::kOutside;
-  Sample<A> sample{{kOutside, kOutside, kOutside, kOutside}, {}, 0, 0, mask, false};
+  Sample<A> sample{{kOutside, kOutside, kOutside, kOutside}, {}, 0, 0, mask, false, false};
   // False for NaN too, so that only numbers of the image's size become integers.
   if (!(y >= A(-1) && y < A(height) && x >= A(-1) && x < A(width))) return sample;
-  const auto top = static_cast<int64_t>(std::floor(y));
-  const auto left = static_cast<int64_t>(std::floor(x));
+  const int64_t top = floor_of(y), left = floor_of(x);
   sample.inside = true;
+  sample.whole = top >= 0 && top + 1 < height && left >= 0 && left + 1 < width;
   sample.down = y - A(top);
   sample.right = x - A(left);
   const A up_down[2] = {A(1) - sample.down, sample.down};
@@ -83,8 +94,8 @@ struct Problem {
       const T* offset_y = offset.data + n * offset.strides[0] + 2 * channel * offset.strides[1];
       const T* offset_x = offset_y + offset.strides[1];
       const int64_t kernel_y = tap / g.kernel_width, kernel_x = tap % g.kernel_width;
+      int64_t row = first / g.out_width, column = first % g.out_width;
       for (int64_t p = 0; p < count; ++p) {
-        const int64_t row = (first + p) / g.out_width, column = (first + p) % g.out_width;
         const int64_t at = row * offset.strides[2] + column * offset.strides[3];
         // Whole numbers first, then the offset: the rounding that torchvision has.
         const int64_t y = row * attributes.stride[0] - attributes.pad_before(0) +
@@ -94,6 +105,7 @@ struct Problem {
         samples[tap * kTile + p] = sample_at<A>(
             A(y) + load(offset_y[at]), A(x) + load(offset_x[at]), mask_at(n, channel, row, column),
             g.height, g.width, input.strides[2], input.strides[3]);
+        if (++column == g.out_width) column = 0, ++row;
       }
     }
   }
