@@ -1,4 +1,4 @@
-"""Builds the kernel library and the two doors to it; csrc/ and CONTRIBUTING.md say what they are."""
+"""Builds the kernel library and two doors to it: one of torch, one of Python."""
 
 import os
 import shutil
@@ -7,49 +7,43 @@ from glob import glob
 
 from setuptools import Extension, setup
 
-OLDEST_TORCH = "2.13"
-if not shutil.which(os.environ.get("CXX", "c++")):
+compiler = (os.environ.get("CXX") or "c++").split()[0]
+if not shutil.which(compiler):
     sys.exit(
-        "custom_ops: building needs a C++20 compiler, got none; "
+        f"custom_ops: building needs a C++20 compiler, got none ({compiler} is not found); "
         "run `apt install g++`, or set CXX, or install a wheel"
     )
 try:
-    from packaging.version import Version
     from torch import __version__ as found
 except ImportError:
     found = "none"
-if found == "none" or Version(found) < Version(OLDEST_TORCH):
-    sys.exit(
-        f"custom_ops: building needs torch >= {OLDEST_TORCH}, got {found}; "
-        f"run `pip install 'torch>={OLDEST_TORCH}'`"
-    )
+if found == "none" or [int(part) for part in found.split(".")[:2]] < [2, 13]:
+    sys.exit(f"custom_ops: building needs torch >= 2.13, got {found}; pip install 'torch>=2.13'")
 
-import pybind11  # noqa: E402
+from pybind11 import get_include  # noqa: E402  torch is checked first
 from torch.utils.cpp_extension import BuildExtension, CppExtension  # noqa: E402
 
-# Ops that live outside this repository: folders laid out like csrc/ops.
-OPS = ["csrc/ops", *filter(None, os.environ.get("CUSTOM_OPS_EXTRA", "").split(os.pathsep))]
-FLAGS = ["-std=c++20", "-O3", "-fvisibility=hidden", "-Wall", "-Wno-missing-field-initializers"]
-STABLE = ["-DTORCH_TARGET_VERSION=0x020d000000000000"]  # 2.13, whatever torch it is built on
 KERNELS = "custom_ops.lib.libcustom_ops"
+FLAGS = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-I" + os.path.abspath("csrc")]
+FLAGS += os.environ.get("CUSTOM_OPS_FLAGS", "").split()  # for sanitizers and profilers
+STABLE = ["-DTORCH_TARGET_VERSION=0x020d000000000000"]  # 2.13, whatever torch it is built on
+EXTRA = filter(None, os.environ.get("CUSTOM_OPS_EXTRA", "").split(os.pathsep))
 
 
-def extension(name, folders, make=Extension, flags=(), **options):
-    files = [glob(f"{folder}/**/*.[ch]*", recursive=True) for folder in folders]
-    sources = sorted(f for found in files for f in found if f.endswith(".cpp"))
-    headers = glob("csrc/**/*.h", recursive=True)
-    options["include_dirs"] = [os.path.abspath("csrc"), *options.get("include_dirs", [])]
-    return make(name, sources, depends=headers, extra_compile_args=[*FLAGS, *flags], **options)
+def extension(name, folders, make=Extension, flags=(), **options):  # of all C++ files in folders
+    sources = sorted(file for f in folders for file in glob(f"{f}/**/*.cpp", recursive=True))
+    return make(name, sources, extra_compile_args=[*FLAGS, *flags], **options)
 
 
 class Build(BuildExtension):
     def get_ext_filename(self, name):  # a library, not a module: no suffix of Python's
-        is_kernels = name.split(".")[-1] == KERNELS.split(".")[-1]
+        is_kernels = name.endswith("libcustom_ops")
         return name.replace(".", "/") + ".so" if is_kernels else super().get_ext_filename(name)
 
     def build_extensions(self):
+        self.force = True  # ninja knows better than setuptools what is out of date
         library = os.path.dirname(os.path.abspath(self.get_ext_fullpath(KERNELS)))
-        for folder in [library, "custom_ops/lib"]:  # the second for --inplace
+        for folder in [library, "custom_ops/lib"]:  # the second is where --inplace copies to
             os.makedirs(folder, exist_ok=True)
         for door in self.extensions[1:]:
             door.library_dirs.append(library)
@@ -58,8 +52,8 @@ class Build(BuildExtension):
         super().build_extensions()
 
 
-os.chdir(os.path.dirname(os.path.abspath(__file__)))
-kernels = extension(KERNELS, ["csrc/core", "csrc/simd", *OPS, "csrc/adapters/ort"])
-python = extension("custom_ops._core", ["csrc/adapters/python"], include_dirs=[pybind11.get_include()])
-torch = extension("custom_ops._torch", ["csrc/adapters/torch"], CppExtension, STABLE, py_limited_api=True)
+kernels = extension(KERNELS, ["csrc/core", "csrc/simd", "csrc/ops", *EXTRA, "csrc/adapters/ort"])
+python = extension("custom_ops._core", ["csrc/adapters/python"], include_dirs=[get_include()])
+stable = {"make": CppExtension, "py_limited_api": True, "flags": STABLE}
+torch = extension("custom_ops._torch", ["csrc/adapters/torch"], **stable)
 setup(ext_modules=[kernels, python, torch], cmdclass={"build_ext": Build})

@@ -28,7 +28,7 @@ for command in (demo.demo, export.export, run.run, verify.verify, info.info):
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"custom-ops {__version__}")
-        raise typer.Exit()
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)

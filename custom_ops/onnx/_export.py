@@ -1,7 +1,6 @@
 """From a torch module to an ONNX file that is known to run."""
 
 import contextlib
-import inspect
 import os
 import tempfile
 import warnings
@@ -9,22 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import torch
+from torch.utils import _pytree as pytree
 
 import custom_ops
+from custom_ops.onnx import _inputs
+from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._lowering import LOWERINGS, lower
-from custom_ops.onnx._model import is_large, write, written_beside
-from custom_ops.onnx._sizes import doubled, dynamic_axes, further_sizes
+from custom_ops.onnx._model import write, written_beside
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.onnx._translation import translation_table
-from custom_ops.onnx._verify import Verification
-from custom_ops.onnx._verify import verify as verify_model
-from custom_ops.ops import _symbolic
+from custom_ops.onnx._verify import Verification, compare, expected, first_line, further_calls
+from custom_ops.ops._symbolic import lowering as symbolic_lowering
 
-# What torch's exporters write; a request outside is refused.
-EXPORTERS: Mapping[str, tuple[int, int]] = {"dynamo": (15, 24), "torchscript": (13, 23)}
+# What torch's exporters write, measured on 2.13 and 2.14; a request outside is refused. Beyond
+# these ends dynamo writes 18, or a file that is no model, and TorchScript raises.
+EXPORTERS: Mapping[str, tuple[int, int]] = {"dynamo": (14, 25), "torchscript": (9, 23)}
 _DEFAULT_OPSET = 20  # every target takes it, and every body and dtype is served
 
 
@@ -55,7 +57,7 @@ def export(
             they run with and without our library), "custom" (nodes that need our library),
             "decomposed" (standard ops), "native" (the standard op of the same meaning) or "auto"
             (native where the target runs it, else portable).
-        exporter: "dynamo" (opsets 15 to 24) or "torchscript" (13 to 23), both of torch.
+        exporter: "dynamo" (opsets 14 to 25) or "torchscript" (9 to 23), both of torch.
         opset_version: The opset to write; 20 if left out.
         target: The release that will run the file, as "onnxruntime==1.20"; the one installed if
             left out. What it cannot run is refused.
@@ -87,33 +89,33 @@ def export(
         )
     chosen = find_target(target)
     opset = _checked_opset(exporter, opset_version, chosen)
-    if model.training and any(True for m in model.modules() if m is not model):
+    if any(module.training for module in model.modules()):
         warnings.warn(
-            "export: the module is in training mode, so dropout and batch normalisation are "
-            "exported as in training; call model.eval() first",
+            "export: model must be in evaluation mode, got training mode, so dropout and batch "
+            "normalisation are exported as in training; call model.eval() first",
             stacklevel=2,
         )
-    kwargs = dict(kwargs or {})
-    names = list(input_names) if input_names is not None else _input_names(model, args, kwargs)
-    if exporter == "dynamo":
-        exported, ranges = _by_dynamo(
-            model, args, kwargs, opset, names, output_names, dynamic_shapes
+    call = Call((args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
+    names = list(input_names or _inputs.input_names(model, call))
+    if len(names) != len(call.tensors):
+        raise ValueError(
+            f"export: input_names must name the {len(call.tensors)} tensors of the inputs, got "
+            f"{len(names)} names; leave it out to name them after the parameters of forward"
         )
-    else:
-        exported, ranges = _by_torchscript(
-            model, args, kwargs, opset, names, output_names, dynamic_shapes
-        )
+    outputs = list(output_names) if output_names else None
+    by = _by_dynamo if exporter == "dynamo" else _by_torchscript
+    exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
     lowered = lower(exported, lowering, chosen)
     _stamp(lowered, model, chosen)
 
-    result = None
     with written_beside(path) as file:
         write(lowered, file)
-        if not is_large(lowered):
-            _check(file)
-        if verify:
-            result = _verified(file, model, args, kwargs, verify_args, ranges, lowering)
-    return result
+        _check(file)
+        if not verify:
+            return None
+        calls = [call, *(further_calls(verify_args, call) or further)]
+        kernels = {"custom": ("native",), "decomposed": ("none",), "native": ("none",)}
+        return _verified(file, model, calls, names, kernels.get(lowering, ("native", "none")))
 
 
 def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
@@ -138,27 +140,10 @@ def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
     return opset
 
 
-def _input_names(
-    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> list[str] | None:
-    """Returns the names of the parameters of forward, where each input is one tensor."""
-    if not all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
-        return None
-    try:
-        bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    except TypeError:
-        return None
-    names = []
-    for name, value in bound.arguments.items():
-        several = isinstance(value, tuple)
-        names += [f"{name}_{i}" for i in range(len(value))] if several else [name]
-    return names
-
-
 @contextlib.contextmanager
 def _tracing() -> Iterator[None]:
     """Our ops become nodes, and gradients are off: with them on, some torch ops do not export."""
-    with torch.no_grad(), _symbolic.lowering("custom"), warnings.catch_warnings():
+    with torch.no_grad(), symbolic_lowering("custom"), warnings.catch_warnings():
         for message in (
             ".*legacy TorchScript-based ONNX export",
             "# The axis name",
@@ -166,67 +151,98 @@ def _tracing() -> Iterator[None]:
             ".*shape inference of custom_ops",
         ):
             warnings.filterwarnings("ignore", message=message)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield
-
-
-# Further inputs to verify on.
-_MoreArgs = list[list[Any]]
 
 
 def _by_dynamo(
     model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    call: Call,
     opset: int,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
+    input_names: list[str],
+    output_names: list[str] | None,
     dynamic_shapes: Any,
-) -> tuple[ir.Model, _MoreArgs]:
+) -> tuple[ir.Model, list[Call]]:
     with _tracing():
-        program = torch.onnx.export(
-            model,
-            tuple(args),
-            kwargs=dict(kwargs),
-            dynamo=True,
-            verbose=False,
-            opset_version=opset,
-            input_names=input_names,
-            output_names=output_names,
-            dynamic_shapes=dynamic_shapes,
-            custom_translation_table=translation_table(),
-        )
+        try:
+            program = torch.onnx.export(
+                model,
+                call.args,
+                kwargs=dict(call.kwargs),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_shapes=dynamic_shapes,
+                custom_translation_table=translation_table(),
+            )
+        except ValueError as error:
+            if "Target opset version" in str(error):  # where the only nodes are custom ones
+                raise _not_written(opset, "raised an error") from error
+            raise
     assert program is not None
-    return program.model, further_sizes(program.exported_program, [*args, *kwargs.values()])
+    written = program.model.opset_imports[""]
+    if written != opset:
+        raise _not_written(opset, f"wrote {written}")
+    axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
+    _inputs.name_axes(program.model, axes)
+    return program.model, _inputs.drawn(program.exported_program, call)
+
+
+def _not_written(opset: int, happened: str) -> ValueError:
+    return ValueError(
+        f"export: opset_version must be one that the model can be converted to, got {opset}, "
+        f"where exporter='dynamo' {happened}; use opset_version=18 or exporter='torchscript'"
+    )
 
 
 def _by_torchscript(
     model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    call: Call,
     opset: int,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
+    input_names: list[str],
+    output_names: list[str] | None,
     dynamic_shapes: Any,
-) -> tuple[ir.Model, _MoreArgs]:
-    inputs = [*args, *kwargs.values()]
-    axes = dynamic_axes(model, args, kwargs, dynamic_shapes, input_names)
-    with tempfile.TemporaryDirectory() as folder, _tracing():
+) -> tuple[ir.Model, list[Call]]:
+    axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
+    modes = torch.onnx.TrainingMode
+    mode = modes.TRAINING if model.training else modes.EVAL
+    with tempfile.TemporaryDirectory() as folder, _tracing(), _flat_forward(model, call):
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
-            tuple(args),
+            tuple(call.tensors),
             file,
-            kwargs=dict(kwargs),
             dynamo=False,
             opset_version=opset,
             input_names=input_names,
             output_names=output_names,
             dynamic_axes=axes or None,
+            training=mode,
         )
         exported = ir.load(file)
         ir.external_data.load_to_model(exported)
-    return exported, doubled(inputs, axes)
+    return exported, _inputs.doubled(call, axes, input_names)
+
+
+@contextlib.contextmanager
+def _flat_forward(model: torch.nn.Module, call: Call) -> Iterator[None]:
+    """Lets a module take tensors only: TorchScript has no keyword inputs, and mixes up others."""
+    if call.flat:
+        yield
+        return
+    forward = model.forward
+
+    def flat(*tensors: torch.Tensor) -> Any:
+        full = call.with_tensors(tensors)
+        outputs = pytree.tree_leaves(forward(*full.args, **full.kwargs))
+        return tuple(t for t in outputs if isinstance(t, torch.Tensor))
+
+    model.forward = flat
+    try:
+        yield
+    finally:
+        del model.forward  # the class has its own
 
 
 def _stamp(lowered: ir.Model, model: torch.nn.Module, target: Target) -> None:
@@ -236,8 +252,6 @@ def _stamp(lowered: ir.Model, model: torch.nn.Module, target: Target) -> None:
 
 
 def _check(file: Path) -> None:
-    import onnx
-
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -247,28 +261,25 @@ def _check(file: Path) -> None:
 def _verified(
     file: Path,
     model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    verify_args: Sequence[Sequence[Any]],
-    drawn: _MoreArgs,
-    lowering: str,
+    calls: Sequence[Call],
+    names: Sequence[str],
+    kernels: Sequence[str],
 ) -> Verification:
-    """Compares with our kernels and, where the file needs none, without them."""
-    checks: list[Any] = []
-    count = len(args)
-    more = list(verify_args) or [inputs[:count] for inputs in drawn if not kwargs]
-    for kernels in ("native",) if lowering == "custom" else ("native", "none"):
+    """Compares with each of the kernels; returns the comparison that differs most."""
+    wanted = expected(model, calls)
+    found = []
+    for kind in kernels:
         try:
-            found = verify_model(file, model, args, kwargs, more_args=more, kernels=kernels)
+            result = compare(file, calls, wanted, names, kernels=kind)
         except Exception as error:
-            first_line = str(error).splitlines()[0]
             raise RuntimeError(
-                f"export: the model must run with kernels={kernels!r}, got: {first_line}"
+                f"export: the model must run with kernels={kind!r} in the installed "
+                f"onnxruntime, got: {first_line(error)}"
             ) from error
-        if not found:
+        if not result:
             raise RuntimeError(
                 f"export: the model must compute what the module computes, with "
-                f"kernels={kernels!r}, got:\n{found}"
+                f"kernels={kind!r}, got:\n{result}"
             )
-        checks.append(found)
-    return max(checks, key=lambda v: max(c.difference or 0.0 for c in v.checks))
+        found.append(result)
+    return max(found, key=lambda v: max(check.difference or 0.0 for check in v.checks))

@@ -27,8 +27,12 @@ def open_model(model: ModelLike) -> ir.Model:
         return ir.serde.deserialize_model(onnx.load_from_string(model))
     path = Path(model)
     if not path.is_file():
-        raise FileNotFoundError(f"model: path must be an ONNX file, got {str(path)!r}")
-    return ir.load(path)
+        raise FileNotFoundError(
+            f"model: path must be an ONNX file, got {str(path)!r}; export the model first"
+        )
+    loaded = ir.load(path)
+    ir.external_data.load_to_model(loaded)
+    return loaded
 
 
 def is_large(model: ir.Model) -> bool:
@@ -61,9 +65,16 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def to_session_input(model: ModelLike) -> Any:
-    """Returns a model as a session takes it: a path, or bytes."""
+@contextmanager
+def session_input(model: ModelLike) -> Iterator[str | bytes]:
+    """Gives a model as a session takes it: a path, or bytes where they suffice."""
     if isinstance(model, (bytes, str, os.PathLike)):
-        return model if isinstance(model, bytes) else os.fspath(model)
-    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-    return proto.SerializeToString()
+        yield model if isinstance(model, bytes) else os.fspath(model)
+        return
+    graph = open_model(model)
+    if not is_large(graph):
+        yield ir.to_proto(graph).SerializeToString()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write(graph, Path(folder) / "model.onnx")
+        yield os.path.join(folder, "model.onnx")

@@ -7,112 +7,163 @@ out becomes an empty one that the string names, half inputs are cast around the 
 function keeps an exception for the session to raise.
 """
 
+import itertools
 import json
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import onnxruntime_extensions
 from onnxruntime_extensions import PyCustomOpDef, onnx_op
 
+from custom_ops import _library
 from custom_ops import numpy as numpy_functions
-from custom_ops.onnx._lowering import our_nodes, infer_dtypes
 from custom_ops.onnx._model import ModelLike, open_model
+from custom_ops.onnx._nodes import infer_dtypes, inline_callers, our_nodes
 from custom_ops.ops._body import DOMAIN
 from custom_ops.ops._registry import Op, ops
 
 PYTHON_DOMAIN = f"{DOMAIN}.python"
 
-_TYPES = {"float32": PyCustomOpDef.dt_float, "float64": PyCustomOpDef.dt_double}
+_TYPES = {
+    "float32": PyCustomOpDef.dt_float,
+    "float64": PyCustomOpDef.dt_double,
+    "int32": PyCustomOpDef.dt_int32,
+    "int64": PyCustomOpDef.dt_int64,
+    "bool": PyCustomOpDef.dt_bool,
+}
+_HALF = {
+    "float16": (ir.DataType.FLOAT16, np.float16),
+    "bfloat16": (ir.DataType.BFLOAT16, ml_dtypes.bfloat16),
+}
 _registered: set[tuple[str, str]] = set()
 _errors: dict[int, BaseException] = {}
-_lock = threading.Lock()
+_model_numbers = itertools.count()
+_NUMBER = f"{PYTHON_DOMAIN}.number"
 
 
 class PythonKernelSession(onnxruntime.InferenceSession):  # type: ignore[misc]
-    """A session whose nodes of our ops run in Python; `run` raises what they raise."""
+    """A session of a rewritten model: its runs raise what the nodes of our ops raise."""
 
-    def __init__(
-        self, model: ModelLike, options: onnxruntime.SessionOptions, providers: list[Any]
-    ) -> None:
-        # All of them, and before the library is registered: it keeps pointers into their list.
-        for op in ops().values():
-            for dtype in _TYPES:
-                _register(op, dtype)
-        options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
-        rewritten = _rewrite(open_model(model), id(self))
-        super().__init__(
-            ir.to_proto(rewritten).SerializeToString(), options, providers=providers
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._number = int(self.get_modelmeta().custom_metadata_map[_NUMBER])
+        self._turn = threading.Lock()  # else one run would take the exception of another
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model; see `onnxruntime.InferenceSession.run`."""
+        return self._raising(super().run, *args, **kwargs)
+
+    def run_with_ort_values(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model; see `onnxruntime.InferenceSession.run_with_ort_values`."""
+        return self._raising(super().run_with_ort_values, *args, **kwargs)
+
+    def run_with_iobinding(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: a bound output of another size would end the process."""
+        self._refuse("run_with_iobinding")
+
+    def run_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: an exception would have nobody to raise it to."""
+        self._refuse("run_async")
+
+    def _refuse(self, method: str) -> NoReturn:
+        raise NotImplementedError(
+            f"session: {method} must not be used with kernels='python', got a call; use run, "
+            "run_with_ort_values or kernels='native'"
         )
 
-    def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
-        """Runs the model; see `onnxruntime.InferenceSession.run`."""
-        _errors.pop(id(self), None)
-        results, failure = None, None
-        try:
-            results = super().run(output_names, input_feed, run_options)
-        except Exception as error:  # a later node may choke on the empty output of a failed one
-            failure = error
-        kept = _errors.pop(id(self), None)
-        if kept is not None:
-            raise kept
-        if failure is not None:
-            raise failure
-        return results
+    def _raising(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._turn:
+            try:
+                return method(*args, **kwargs)
+            finally:
+                # A later node may have choked on the empty output of the one that failed.
+                error = _errors.pop(self._number, None)
+                if error is not None:
+                    raise error
 
 
-def _rewrite(model: ir.Model, session: int) -> ir.Model:
-    dtypes = infer_dtypes(model)
-    for node, op in list(our_nodes(model)):
-        _rewrite_node(model, node, op, dtypes[node], session)
-    for key in [key for key in model.functions if key[0] == DOMAIN]:
-        del model.functions[key]
-    model.opset_imports[PYTHON_DOMAIN] = 1
-    return model
+def library_path() -> str:
+    """Returns the library of onnxruntime-extensions, which serves our functions from now on."""
+    for op in ops().values():
+        for dtype in op.spec.dtypes:
+            if dtype in _TYPES:
+                _register(op, dtype)
+    return str(onnxruntime_extensions.get_library_path())
 
 
-def _rewrite_node(model: ir.Model, node: ir.Node, op: Op, dtype: str, session: int) -> None:
-    inside = dtype if dtype in _TYPES else "float32"
+def rewritten(model: ModelLike) -> ir.Model:
+    """Returns a model whose nodes of our ops are those that onnxruntime-extensions serves."""
+    result = open_model(model)
+    inline_callers(result)
+    dtypes = infer_dtypes(result)
+    number = next(_model_numbers)
+    for node, op in list(our_nodes(result)):
+        _rewrite_node(node, op, dtypes[node], number)
+    for key in [key for key in result.functions if key[0] == DOMAIN]:
+        del result.functions[key]
+    result.opset_imports[PYTHON_DOMAIN] = 1
+    result.metadata_props[_NUMBER] = str(number)
+    return result
+
+
+def _kinds(op: Op, dtype: str) -> tuple[list[str], list[str]]:
+    """Returns the types of the inputs and outputs where the first input has the type `dtype`."""
+    inputs = op.spec.input_dtypes[op.spec.dtypes.index(dtype)]
+    return inputs, _library.core().output_dtypes(op.name, inputs)
+
+
+def _inside(kind: str) -> str:
+    """Returns what onnxruntime-extensions sees of a type."""
+    return "float32" if kind in _HALF else kind
+
+
+def _rewrite_node(node: ir.Node, op: Op, dtype: str, number: int) -> None:
+    kinds, output_kinds = _kinds(op, dtype)
     attributes = []
     for given in op.spec.attributes:
         attribute = node.attributes.get(given.onnx_name)
         value = attribute.value if attribute is not None else given.default
         attributes.append(list(value) if isinstance(value, (list, tuple)) else value)
-    inputs = list(node.inputs) + [None] * (len(op.spec.inputs) - len(node.inputs))
+    inputs = [*node.inputs, *[None] * (len(op.spec.inputs) - len(node.inputs))]
     text = json.dumps(
         {
-            "session": session,
-            "dtype": dtype,
+            "number": number,
+            "kinds": kinds,
             "attributes": attributes,
             "omitted": [i for i, value in enumerate(inputs) if value is None],
         }
     )
     added: list[ir.Node] = []
 
-    def cast(value: ir.Value | None, to: str) -> ir.Value:
-        if value is None:
-            empty = ir.node("Constant", [], {"value": ir.tensor(np.zeros(0, dtype=inside))})
-            added.append(empty)
-            return empty.outputs[0]
-        if dtype == inside:
-            return value
-        types = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
-        kind = types.get(to, ir.DataType.BFLOAT16)
-        added.append(ir.node("Cast", [value], {"to": kind.value}))
-        return added[-1].outputs[0]
+    def add(node: ir.Node) -> ir.Value:
+        added.append(node)
+        return node.outputs[0]
 
-    given_inputs = [cast(value, inside) for value in inputs]
+    def given_input(value: ir.Value | None, kind: str) -> ir.Value:
+        if value is None:
+            empty = ir.tensor(np.zeros(0, dtype=_inside(kind)))
+            return add(ir.node("Constant", [], {"value": empty}))
+        if kind not in _HALF:
+            return value
+        return add(ir.node("Cast", [value], {"to": ir.DataType.FLOAT.value}))
+
     call = ir.node(
-        f"{op.spec.onnx_name}_{inside}",
-        given_inputs,
+        f"{op.spec.onnx_name}_{_inside(dtype)}",
+        [given_input(value, kind) for value, kind in zip(inputs, kinds, strict=True)],
         {"call": text},
         domain=PYTHON_DOMAIN,
         num_outputs=len(node.outputs),
     )
     added.append(call)
-    results = [cast(output, dtype) for output in call.outputs]
+    results = [
+        add(ir.node("Cast", [output], {"to": _HALF[kind][0].value})) if kind in _HALF else output
+        for output, kind in zip(call.outputs, output_kinds, strict=True)
+    ]
     assert node.graph is not None
     for i, new in enumerate(added):
         new.name = f"{node.name or node.outputs[0].name}/python{i}"
@@ -126,37 +177,31 @@ def _rewrite_node(model: ir.Model, node: ir.Node, op: Op, dtype: str, session: i
 def _register(op: Op, dtype: str) -> None:
     """Registers the Python function of an op and dtype with onnxruntime-extensions, once."""
     key = (op.spec.onnx_name, dtype)
-    with _lock:
-        if key in _registered:
-            return
-        _registered.add(key)
-    kind = _TYPES[dtype]
-    outputs = len(op.spec.outputs)
+    if key in _registered:
+        return
+    _registered.add(key)
+    inputs, outputs = _kinds(op, dtype)
 
     @onnx_op(  # type: ignore[untyped-decorator]
         op_type=f"{PYTHON_DOMAIN}::{op.spec.onnx_name}_{dtype}",
-        inputs=[kind] * len(op.spec.inputs),
-        outputs=[kind] * outputs,
+        inputs=[_TYPES[kind] for kind in inputs],
+        outputs=[_TYPES[kind] for kind in outputs],
         attrs={"call": PyCustomOpDef.dt_string},
     )
     def function(*tensors: Any, **attributes: Any) -> Any:
         call = json.loads(attributes["call"])
         try:
-            arrays = [_as_called(t, i, call) for i, t in enumerate(tensors)]
+            arrays = [
+                None if i in call["omitted"] else t.astype(_numpy_type(kind), copy=False)
+                for i, (t, kind) in enumerate(zip(tensors, call["kinds"], strict=True))
+            ]
             results = numpy_functions.compute(op.name, arrays, call["attributes"])
-            results = [r.astype(dtype) for r in results]
+            results = [r.astype(k, copy=False) for r, k in zip(results, outputs, strict=True)]
         except BaseException as error:  # onnxruntime-extensions would end the process
-            _errors[call["session"]] = error
-            results = [np.zeros(0, dtype=dtype)] * outputs
-        return results[0] if outputs == 1 else tuple(results)
+            _errors.setdefault(call["number"], error)
+            results = [np.zeros(0, dtype=kind) for kind in outputs]
+        return results[0] if len(outputs) == 1 else tuple(results)
 
 
-def _as_called(array: Any, index: int, call: dict[str, Any]) -> Any:
-    """Returns an input as the node has it: left out, or in its half type."""
-    if index in call["omitted"]:
-        return None
-    if call["dtype"] == "bfloat16":
-        import ml_dtypes
-
-        return array.astype(ml_dtypes.bfloat16)
-    return array.astype(call["dtype"], copy=False)
+def _numpy_type(kind: str) -> Any:
+    return _HALF[kind][1] if kind in _HALF else kind

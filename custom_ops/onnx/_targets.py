@@ -47,6 +47,11 @@ class Target:
     opset: int
     ir_version: int
 
+    @property
+    def takes_omitted_inputs(self) -> bool:
+        """Whether a custom node may leave out an input before one that is given."""
+        return Version(self.release) >= Version("1.18")
+
     def why_not_native(self, op_type: str, opset: int, dtype: str) -> str | None:
         """Returns why a standard op cannot run here, or None where it can.
 

@@ -10,9 +10,13 @@ from onnxscript import evaluator
 from onnxscript.values import Op as OnnxScriptOp
 from onnxscript.values import Opset
 
+from custom_ops.onnx._nodes import dtype_name
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, ops
-from custom_ops.ops._symbolic import current_lowering, emit
+from custom_ops.ops._symbolic import current_lowering, register_symbolic
+
+# The dynamo exporter writes this opset, then converts the model to the one asked for.
+_WRITTEN_OPSET = 18
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
@@ -25,7 +29,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     Example:
         >>> import torch, custom_ops
         >>> program = torch.onnx.export(
-        ...     custom_ops.MulAdd(), (torch.ones(2), torch.ones(2)), dynamo=True, verbose=False,
+        ...     custom_ops.MulAdd().eval(), (torch.ones(2), torch.ones(2)), dynamo=True, verbose=False,
         ...     custom_translation_table=custom_ops.onnx.translation_table())
         >>> sorted({node.op_type for node in program.model.graph})
         ['Add', 'Mul']
@@ -48,20 +52,13 @@ def register_symbolics() -> None:
     """
     for op in ops().values():
         for name, mapping in {f"{DOMAIN}::{op.name}": None, **op.onnx.foreign}.items():
-            torch.onnx.register_custom_op_symbolic(name, _symbolic(op, mapping), 1)
+            register_symbolic(name, op, mapping)
 
 
 def _overload(name: str) -> Any:
     namespace, _, op = name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), op, None)
     return packet.default if packet is not None else None
-
-
-def _symbolic(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Callable[..., Any]:
-    def symbolic(g: Any, *args: Any) -> Any:
-        return emit(g, op.spec, op.onnx.body, mapping(*args) if mapping else args)
-
-    return symbolic
 
 
 def _translation(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Callable[..., Any]:
@@ -82,8 +79,9 @@ def _translation(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Call
         }
         if current_lowering() == "custom":
             return _node(op)(*tensors, **values)
-        opset, dtype = _context(tensors[0])
-        body = op.onnx.body.function(max(opset, op.onnx.body.min_opset), frozenset([dtype]))
+        opset, dtype = _context(tensors[0])  # an opset below 18 is 18 here
+        op.onnx.body.check_opset(op.name, opset, dtype)
+        body = op.onnx.body.function(_WRITTEN_OPSET, frozenset([dtype]))
         return body(*(_given(op, i, t, tensors[0]) for i, t in enumerate(tensors)), **values)
 
     translate.__name__ = op.name
@@ -92,10 +90,8 @@ def _translation(op: Op, mapping: Callable[..., tuple[Any, ...]] | None) -> Call
 
 def _context(value: Any) -> tuple[int, str]:
     """Returns the opset that the exporter writes now, and the element type of a value."""
-    opset = getattr(evaluator.default(), "opset", None)
-    names = {"FLOAT": "float32", "DOUBLE": "float64"}
-    dtype = value.dtype.name if value.dtype is not None else "FLOAT"
-    return opset.version if opset is not None else 18, names.get(dtype, dtype.lower())
+    dtype = dtype_name(value.dtype) if value.dtype is not None else "float32"
+    return evaluator.default().opset.version, dtype  # type: ignore[attr-defined]
 
 
 def _given(op: Op, index: int, value: Any, like: Any) -> Any:
@@ -128,13 +124,18 @@ def schema(op: Op) -> onnx.defs.OpSchema:
         str: onnx.defs.OpSchema.AttrType.STRING,
         list: onnx.defs.OpSchema.AttrType.INTS,
     }
+    # An input follows the first one, or has one type of its own, as indices have.
+    types_of_inputs = [
+        "T" if list(dtypes) == op.spec.dtypes else f"tensor({kinds.get(dtypes[0], dtypes[0])})"
+        for dtypes in zip(*op.spec.input_dtypes, strict=True)
+    ]
     return onnx.defs.OpSchema(
         op.spec.onnx_name,
         DOMAIN,
         VERSION,
         inputs=[
-            parameter(i.name, "T", param_option=option.Optional if i.optional else option.Single)
-            for i in op.spec.inputs
+            parameter(i.name, kind, param_option=option.Optional if i.optional else option.Single)
+            for i, kind in zip(op.spec.inputs, types_of_inputs, strict=True)
         ],
         outputs=[parameter(name, "T") for name in op.spec.outputs],
         type_constraints=[("T", [f"tensor({kinds.get(d, d)})" for d in op.spec.dtypes], "")],

@@ -1,16 +1,24 @@
 """Compares an exported model with the torch module that it came from."""
 
-import copy
+import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import onnx
+import onnxruntime
 import torch
+from torch.utils import _pytree as pytree
 
+from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._model import ModelLike
 from custom_ops.onnx._session import session
 from custom_ops.ops._samples import TOLERANCES, Tolerance
+
+_BFLOAT16 = "tensor(bfloat16)"
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,13 @@ def verify(
     """Runs a model in ONNX Runtime and the module in torch, and compares the outputs.
 
     Args:
-        model: Path, bytes or ModelProto; its inputs are those of the module, in order.
+        model: Path, bytes or ModelProto; its inputs are the tensors of the arguments, in order
+            or, where some are missing, by name.
         module: The torch module.
         args: Its inputs.
         kwargs: Its keyword inputs, in the order of the model's further inputs.
-        more_args: Further inputs, of other sizes. One that the module refuses counts as not
-            checked.
+        more_args: Further inputs, of other sizes; where there are `kwargs`, pairs of both. Sizes
+            that the module refuses count as not checked.
         tolerances: By dtype of the output; `custom_ops.ops._samples.TOLERANCES` if left out.
         kernels: Who runs our nodes; see `session`.
 
@@ -78,53 +87,126 @@ def verify(
 
     Example:
         >>> import torch, custom_ops
-        >>> inputs = (torch.ones(2), torch.ones(2))
+        >>> inputs, module = (torch.ones(2), torch.ones(2)), custom_ops.MulAdd().eval()
         >>> path = getfixture("tmp_path") / "mul_add.onnx"
-        >>> _ = custom_ops.onnx.export(custom_ops.MulAdd(), inputs, path)
-        >>> bool(custom_ops.onnx.verify(path, custom_ops.MulAdd(), inputs))
+        >>> _ = custom_ops.onnx.export(module, inputs, path)
+        >>> bool(custom_ops.onnx.verify(path, module, inputs))
         True
     """
-    runner = session(model, kernels=kernels)
-    names = [given.name for given in runner.get_inputs()]
-    checks = []
-    for i, inputs in enumerate([args, *more_args]):
-        keywords = dict(kwargs or {})
-        flat = [*inputs, *keywords.values()]
-        tensors = [t for t in _leaves(flat) if isinstance(t, torch.Tensor)]
-        sizes = ", ".join(str(list(t.shape)) for t in tensors)
+    first = Call(tuple(args), dict(kwargs or {}))
+    calls = [first, *further_calls(more_args, first)]
+    names = input_names(module, first)
+    return compare(model, calls, expected(module, calls), names, tolerances, kernels)
+
+
+def further_calls(more_args: Sequence[Any], first: Call) -> list[Call]:
+    """Returns further inputs as calls: tuples, or pairs with keyword inputs."""
+    if first.kwargs:
+        return [Call(tuple(args), dict(kwargs)) for args, kwargs in more_args]
+    return [Call(tuple(args), {}) for args in more_args]
+
+
+def expected(module: torch.nn.Module, calls: Sequence[Call]) -> list[list[torch.Tensor] | str]:
+    """Returns the tensors that the module computes for each call, or why it refuses.
+
+    Raises:
+        Exception: What the module raises for the first call.
+    """
+    results: list[list[torch.Tensor] | str] = []
+    for i, call in enumerate(calls):
+        own = call.with_tensors([t.detach().clone() for t in call.tensors])
         try:
             with torch.no_grad():
-                expected = _leaves(module(*copy.deepcopy(list(inputs)), **copy.deepcopy(keywords)))
+                outputs = pytree.tree_leaves(module(*own.args, **own.kwargs))
+            results.append([t for t in outputs if isinstance(t, torch.Tensor)])
         except Exception as error:  # the module may refuse a size that the model would take
             if i == 0:
                 raise
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            checks.append(Check(sizes, None, True, f"torch refuses it: {first_line}"))
+            results.append(f"torch refuses it: {first_line(error)}")
+    return results
+
+
+def compare(
+    model: ModelLike,
+    calls: Sequence[Call],
+    wanted: Sequence[list[torch.Tensor] | str],
+    names: Sequence[str],
+    tolerances: Mapping[str, Tolerance] | None = None,
+    kernels: str = "native",
+) -> Verification:
+    """Runs a model on the tensors of each call, and compares the outputs with those wanted.
+
+    Args:
+        model: Path, bytes or ModelProto.
+        calls: The inputs.
+        wanted: For each call the outputs, or why there are none.
+        names: Names of the tensors of a call.
+        tolerances: By dtype of the output.
+        kernels: Who runs our nodes.
+    """
+    runner = session(model, kernels=kernels)
+    own = [given.name for given in runner.get_inputs()]
+    if len(own) == len(names):
+        names = own
+    elif not set(own) <= set(names):
+        raise ValueError(
+            f"verify: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
+            "pass the arguments that it was exported with"
+        )
+    checks = []
+    for call, outputs in zip(calls, wanted, strict=True):
+        if isinstance(outputs, str):
+            checks.append(Check(call.sizes, None, True, outputs))
             continue
-        feeds = {n: to_array(t) for n, t in zip(names, tensors, strict=True)}
+        feeds = {n: to_array(t) for n, t in zip(names, call.tensors, strict=True) if n in own}
         try:
-            actual = runner.run(None, feeds)
+            actual = run(runner, feeds)
         except Exception as error:
-            first_line = str(error).splitlines()[0]
-            checks.append(Check(sizes, float("nan"), False, f"the model raises: {first_line}"))
+            note = f"the model raises: {first_line(error)}"
+            checks.append(Check(call.sizes, float("nan"), False, note))
             continue
-        outputs = [t for t in expected if isinstance(t, torch.Tensor)]
-        checks.append(_compare(sizes, outputs, actual, tolerances or TOLERANCES))
+        checks.append(_compare(call.sizes, outputs, actual, tolerances or TOLERANCES))
     return Verification(tuple(checks))
+
+
+def run(
+    runner: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray[Any, Any]]
+) -> list[np.ndarray[Any, Any]]:
+    """Runs a session on arrays; those of bfloat16, which `run` does not take, included."""
+    if not any(v.type == _BFLOAT16 for v in (*runner.get_inputs(), *runner.get_outputs())):
+        results: list[np.ndarray[Any, Any]] = runner.run(None, dict(feeds))
+        return results
+    values = {name: _to_value(array) for name, array in feeds.items()}
+    return [_to_array(value) for value in runner.run_with_ort_values(None, values)]
+
+
+def _to_value(array: np.ndarray[Any, Any]) -> onnxruntime.OrtValue:
+    if array.dtype != ml_dtypes.bfloat16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+        np.ascontiguousarray(array).view(np.uint16), onnx.TensorProto.BFLOAT16
+    )
+
+
+def _to_array(value: onnxruntime.OrtValue) -> np.ndarray[Any, Any]:
+    if value.data_type() != _BFLOAT16:
+        return value.numpy()  # type: ignore[no-any-return]
+    shape = value.shape()
+    raw = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape))
+    return np.frombuffer(raw, dtype=ml_dtypes.bfloat16).reshape(shape)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an exception says, without its further lines."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Returns a tensor as the array that a session takes; bfloat16 is that of ml_dtypes."""
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
         return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
-
-
-def _leaves(value: Any) -> list[Any]:
-    return list(torch.utils._pytree.tree_leaves(value))
 
 
 def _compare(

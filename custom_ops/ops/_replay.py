@@ -1,5 +1,7 @@
 """Writes the nodes of an ONNX function into a TorchScript graph, one standard op after another."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,9 +20,28 @@ def replay(g: Any, function: Any, inputs: list[Any], attributes: dict[str, Any])
         The value of its output; a list of them, where it has several.
     """
     values = dict(zip(function.input, inputs, strict=True))
+    if any(a.g.node for node in function.node for a in node.attribute):
+        # torch would write wrong ranks at the ends of blocks within blocks.
+        _globals().onnx_shape_inference = False
     _add(g, function.node, values, attributes)
     outputs = [values[name] for name in function.output]
     return outputs if len(outputs) > 1 else outputs[0]
+
+
+@contextmanager
+def shape_inference_restored() -> Iterator[None]:
+    """Turns on again, after the block, what `replay` may turn off for the rest of an export."""
+    before = _globals().onnx_shape_inference
+    try:
+        yield
+    finally:
+        _globals().onnx_shape_inference = before
+
+
+def _globals() -> Any:
+    from torch.onnx._internal.torchscript_exporter import _globals
+
+    return _globals.GLOBALS
 
 
 def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any]) -> None:
@@ -31,6 +52,8 @@ def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any])
         keywords = dict(_keyword(a, attributes) for a in others)
         if graphs:
             outputs = _add_with_blocks(g, node, graphs, inputs, keywords, values, attributes)
+        elif node.op_type == "Shape" and keywords:
+            outputs = _part_of_shape(g, inputs[0], **keywords)
         else:
             outputs = g.op(node.op_type, *inputs, **keywords, outputs=len(node.output))
         listed = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -54,11 +77,31 @@ def _add_with_blocks(
     for graph, context in zip(graphs, contexts, strict=True):
         inner = dict(values)
         for given in graph.input:
-            inner[given.name] = utils._add_input_to_block(context.block)
+            value = utils._add_input_to_block(context.block)
+            value.setType(_type(given))
+            inner[given.name] = value
         _add(context, graph.node, inner, attributes)
         for result in graph.output:
             utils._add_output_to_block(context.block, inner[result.name])
     return outputs
+
+
+def _type(given: Any) -> Any:
+    """Returns the type that an input of a block states: Loop wants that of its counter."""
+    import onnx
+
+    stated = given.type.tensor_type
+    result = torch._C.TensorType.get()
+    if stated.elem_type:
+        number = onnx.helper.tensor_dtype_to_np_dtype(stated.elem_type)
+        result = result.with_dtype(getattr(torch, number.name))
+    return result.with_sizes([None] * len(stated.shape.dim)) if stated.HasField("shape") else result
+
+
+def _part_of_shape(g: Any, value: Any, start_i: int = 0, end_i: int = 2**63 - 1) -> Any:
+    """Returns some sizes; torch's shape inference takes Shape with a start for all of them."""
+    bounds = [g.op("Constant", value_t=torch.tensor([n])) for n in (start_i, end_i, 0)]
+    return g.op("Slice", g.op("Shape", value), *bounds)
 
 
 def none(g: Any) -> Any:
@@ -77,6 +120,9 @@ def _keyword(attribute: Any, attributes: dict[str, Any]) -> tuple[str, Any]:
     else:
         value = onnx.helper.get_attribute_value(attribute)
     kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
+    if attribute.name.startswith("value_"):  # of a Constant; the exporter knows tensors only
+        number = torch.int64 if kind.startswith("INT") else torch.float32
+        return "value_t", torch.tensor(value, dtype=number)
     if kind == "TENSOR":
         return f"{attribute.name}_t", torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
     if isinstance(value, bytes):

@@ -44,7 +44,8 @@ def lowering(name: str) -> Iterator[None]:
         )
     token = _current.set(name)
     try:
-        yield
+        with _replay.shape_inference_restored():
+            yield
     finally:
         _current.reset(token)
 
@@ -94,7 +95,7 @@ def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
         outputs = g.op(name, *inputs, **keywords)
     else:
         inputs = [_neutral(g, i, args[0]) if _is_none(value) else value for value, i in tensors]
-        dtypes = _dtypes(g.original_node) or frozenset(["float32"])
+        dtypes = _dtypes(g.original_node, args[0])
         for dtype in dtypes:
             body.check_opset(spec.name, g.opset, dtype)
         function = body.function(g.opset, dtypes)
@@ -103,27 +104,32 @@ def emit(g: Any, spec: Any, body: Body, args: tuple[Any, ...]) -> Any:
         else:
             outputs = _replay.replay(g, function.to_function_proto(), inputs, attributes)
     results = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    for result, original in zip(results, g.original_node.outputs(), strict=True):
-        rank = original.type().dim() if original.type().kind() == "TensorType" else None
+    if g.original_node is not None:
+        types = [output.type() for output in g.original_node.outputs()]
+    else:  # torch does not tell it where an autograd.Function is called directly
+        types = [args[0].type()] * len(results) if spec.like_first_input else []
+    for result, kind in zip(results, types, strict=False):
+        rank = kind.dim() if kind.kind() == "TensorType" else None
         if rank is not None:  # not the traced sizes: they may be dynamic
-            result.setType(original.type().with_sizes([None] * rank))
+            result.setType(kind.with_sizes([None] * rank))
     return outputs
 
 
-def _dtypes(node: Any) -> frozenset[str]:
+def _dtypes(node: Any, first: Any) -> frozenset[str]:
     """Returns the element types of all nodes of this kind: a file has one body for them all."""
+    if node is None:  # a body that computes half types right is right for float32 too
+        dtype = _dtype(first) or "float32"
+        return frozenset([dtype] if dtype == "float64" else [dtype, "float16"])
     block = node.owningBlock()
     while block.owningNode() is not None:
         block = block.owningNode().owningBlock()
-    found = set()
-    python = node.kind() == "prim::PythonOp"
-    for other in block.findAllNodes(node.kind()):
-        if python and other.pyname() != node.pyname():
-            continue
-        first = next((i.type() for i in other.inputs() if i.type().kind() == "TensorType"), None)
-        if first is not None and first.dtype() is not None:
-            found.add(str(first.dtype()).removeprefix("torch."))
-    return frozenset(found)
+    found = {_dtype(next(iter(other.inputs()))) for other in block.findAllNodes(node.kind())}
+    return frozenset(dtype for dtype in found if dtype) or frozenset(["float32"])
+
+
+def _dtype(value: Any) -> str | None:
+    dtype = value.type().dtype() if value.type().kind() == "TensorType" else None
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def _suffixed(attributes: dict[str, Any]) -> dict[str, Any]:
