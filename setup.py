@@ -52,7 +52,8 @@ class Build(BuildExtension):
         super().build_extensions()
 
 
-kernels = extension(KERNELS, ["csrc/core", "csrc/simd", "csrc/ops", *EXTRA, "csrc/adapters/ort"])
+folders = ["csrc/core", "csrc/simd", "csrc/ops", *EXTRA, "csrc/adapters/ort"]
+kernels = extension(KERNELS, folders, extra_link_args=["-Wl,-z,nodelete"])  # outlives sessions
 python = extension("custom_ops._core", ["csrc/adapters/python"], include_dirs=[get_include()])
 stable = {"make": CppExtension, "py_limited_api": True, "flags": STABLE}
 torch = extension("custom_ops._torch", ["csrc/adapters/torch"], **stable)

@@ -29,10 +29,10 @@ def set_num_threads(threads: int) -> None:
     """Sets how many threads the functions use.
 
     Args:
-        threads: At least 1.
+        threads: At least 1 and at most 1024; fewer run where the system gives fewer.
 
     Raises:
-        ValueError: Fewer.
+        ValueError: Another number.
     """
     _library.core().set_num_threads(threads)
 

@@ -98,6 +98,33 @@ def test_samples_out_of_sight_have_zero_gradients() -> None:
     assert not leaves[2].grad.flatten(2)[:, :, : len(lost)].any()
 
 
+@pytest.mark.parametrize("size", [(2**32, 2**32), (2**40, 1), (2**16, 2**16)])
+def test_huge_kernels_are_refused(size: tuple[int, int]) -> None:
+    weight = torch.empty_strided((0, 1, *size), (0, 0, 0, 0))
+    input, offset = torch.ones(1, 1, 4, 4), torch.ones(1, 18, 2, 2)
+    with pytest.raises(ValueError, match="weight must have a kernel of at most 32768 pixels"):
+        custom_ops.deform_conv2d(input, offset, weight)
+
+
+def test_empty_results_need_no_memory() -> None:
+    weight = torch.zeros(1).expand(2**30, 1, 512, 1024)
+    result = custom_ops.deform_conv2d(
+        torch.ones(0, 1, 512, 1024), torch.ones(0, 2**20, 1, 1), weight
+    )
+    assert result.shape == (0, 2**30, 1, 1)
+
+
+def test_gradient_of_a_broadcast_half_mask_does_not_overflow_on_the_way() -> None:
+    input = torch.full((1, 1, 1, 2), 300.0, dtype=torch.half)
+    input[..., 1] = -300.0
+    weight = torch.full((1, 1, 1, 1), 300.0, dtype=torch.half)
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.half, requires_grad=True)
+    offset = torch.zeros(1, 2, 1, 2, dtype=torch.half)
+    custom_ops.deform_conv2d(input, offset, weight, mask=mask).sum().backward()
+    assert mask.grad is not None
+    assert float(mask.grad) == 0.0  # 90000 - 90000
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,5 +1,8 @@
 """mul_add: what the generic checks do not ask of it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,3 +52,32 @@ def test_module() -> None:
     module = custom_ops.MulAdd(alpha=0.5)
     assert repr(module) == "MulAdd(alpha=0.5)"
     assert torch.equal(module(torch.ones(2), torch.ones(2)), torch.full((2,), 1.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+def test_bits_do_not_depend_on_layout(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 10_007, generator=generator).to(dtype)
+    apart = torch.stack([a, a], dim=-1)[:, 0], torch.stack([b, b], dim=-1)[:, 0]
+    assert torch.equal(custom_ops.mul_add(a, b, 0.3), custom_ops.mul_add(*apart, 0.3))
+    for start in range(1, 40):  # where a run starts and ends does not count either
+        part = custom_ops.mul_add(a[start:-start], b[start:-start], 0.3)
+        assert torch.equal(part, custom_ops.mul_add(a, b, 0.3)[start:-start])
+
+
+def test_half_subnormals_survive_where_floats_are_flushed() -> None:
+    """In a process of its own: the setting belongs to the thread."""
+    code = (
+        "import torch, custom_ops\n"
+        "torch.set_flush_denormal(True)\n"
+        "for count in (12, 203):\n"
+        "    a = torch.full((count,), 6e-8, dtype=torch.half)\n"
+        "    y = custom_ops.mul_add(a, torch.zeros_like(a), 1024.0)\n"
+        "    assert bool((y == a[0].double() * 1024).all()), y\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_devices_must_agree() -> None:
+    with pytest.raises(ValueError, match="mul_add: b must be on the device of a .cpu., got meta"):
+        custom_ops.mul_add(torch.ones(3), torch.ones(3, device="meta"))

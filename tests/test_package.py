@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 import custom_ops
@@ -44,5 +45,46 @@ def test_numpy_threads() -> None:
         assert custom_ops.numpy.get_num_threads() == 3
     finally:
         custom_ops.numpy.set_num_threads(before)
-    with pytest.raises(ValueError, match="set_num_threads: threads must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads must be at least 1 and at most 1024, got 0"):
         custom_ops.numpy.set_num_threads(0)
+
+
+def test_a_fork_keeps_the_threads() -> None:
+    """And a process that gets no more threads works with those that it has."""
+    code = (
+        "import multiprocessing, resource, numpy, custom_ops\n"
+        "a = numpy.ones(1_000_000)\n"
+        "custom_ops.numpy.set_num_threads(3)\n"
+        "custom_ops.numpy.mul_add(a, a)\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    print(pool.apply(custom_ops.numpy.get_num_threads))\n"
+        "limit = resource.getrlimit(resource.RLIMIT_AS)[1]\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, limit))\n"
+        "custom_ops.numpy.set_num_threads(1000)\n"
+        "print(1 < custom_ops.numpy.get_num_threads() < 1000)\n"
+        "print(custom_ops.numpy.mul_add(a[:9], a[:9]).sum())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.split() == ["3", "True", "27.0"]
+
+
+def test_inputs_of_the_wrong_number_are_refused() -> None:
+    core = custom_ops._library.core()
+    with pytest.raises(ValueError, match="mul_add: inputs must be 2, got 1"):
+        custom_ops.numpy.compute("mul_add", [numpy.ones(3)], [2.0])
+    with pytest.raises(ValueError, match="mul_add: inputs must be 2, got 1"):
+        core.infer("mul_add", [(3,)], [2.0])
+    with pytest.raises(ValueError, match="mul_add: b must be given, got None"):
+        core.infer("mul_add", [(3,), None], [2.0])
+    with pytest.raises(ValueError, match="mul_add: inputs must be 2, got 40"):
+        core.output_dtypes("mul_add", ["float32"] * 40)
+
+
+def test_byte_order_does_not_matter() -> None:
+    a = numpy.arange(5, dtype=">f4")
+    assert custom_ops.numpy.mul_add(a, a).tolist() == [0.0, 3.0, 6.0, 9.0, 12.0]
+    (result,) = custom_ops._library.core().compute("mul_add", [a, a], [2.0])
+    assert result.tolist() == [0.0, 3.0, 6.0, 9.0, 12.0]

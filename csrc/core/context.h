@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <new>
 #include <type_traits>
 
 namespace custom_ops {
@@ -30,6 +32,7 @@ class Context {
 
   // Calls function(begin, end) on disjoint ranges that cover [0, count), perhaps at the same time
   // and each long enough to be worth a thread: `grain` elements. An exception reaches the caller.
+  // Calls do not nest.
   virtual void parallel_for(int64_t count, int64_t grain, RangeFunction function) const = 0;
 
   // Memory of the host, not initialised, aligned to kAlignment; and its return. Both may be called
@@ -45,8 +48,7 @@ template <typename T>
 class Scratch {
  public:
   Scratch(const Context& context, int64_t count)
-      : context_(context),
-        data_(static_cast<T*>(context.allocate(static_cast<size_t>(count) * sizeof(T)))) {}
+      : context_(context), data_(static_cast<T*>(context.allocate(bytes_of(count)))) {}
   ~Scratch() { context_.release(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -55,6 +57,13 @@ class Scratch {
   T& operator[](int64_t index) const { return data_[index]; }
 
  private:
+  // Hosts add a little to it, so it stays well below what a size can hold.
+  static size_t bytes_of(int64_t count) {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 2;
+    if (count < 0 || count > kMost / static_cast<int64_t>(sizeof(T))) throw std::bad_alloc();
+    return static_cast<size_t>(count) * sizeof(T);
+  }
+
   const Context& context_;
   T* data_;
 };

@@ -22,12 +22,14 @@ struct BFloat16 {
 // The conversions are free of branches, so that the compiler vectorises loops over them.
 
 inline float to_float(Half value) {
-  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fff) << 13;
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
-  // Multiplying by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals.
-  const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
-  const uint32_t special = magnitude >= (0x7c00u << 13) ? 0x7f800000u : 0u;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | sign | special);
+  const uint32_t magnitude = value.bits & 0x7fffu;
+  // Normal values: the exponent's bias moves from 15 to 127. Subnormal ones are integers times
+  // 2^-24; no step has a subnormal float, which a host may have told the machine to take for 0.
+  const float normal = std::bit_cast<float>((magnitude << 13) + 0x38000000u);
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
+  uint32_t bits = std::bit_cast<uint32_t>(magnitude < 0x400u ? subnormal : normal);
+  bits |= magnitude >= 0x7c00u ? 0x7f800000u : 0u;  // infinity and NaN
+  return std::bit_cast<float>(bits | static_cast<uint32_t>(value.bits & 0x8000u) << 16);
 }
 
 inline float to_float(BFloat16 value) {
@@ -131,23 +133,6 @@ inline const char* name(DType dtype) {
       return "bool";
   }
   return "unknown";
-}
-
-inline size_t size_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-    case DType::kInt64:
-      return 8;
-    case DType::kFloat32:
-    case DType::kInt32:
-      return 4;
-    case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
-    case DType::kBool:
-      return 1;
-  }
-  return 0;
 }
 
 }  // namespace custom_ops

@@ -83,9 +83,13 @@ class OpType {
 // Every registered op, by name.
 CUSTOM_OPS_EXPORT const std::vector<const OpType*>& registry();
 
-// The signature that serves inputs of these types (empty: left out); throws where none does.
-CUSTOM_OPS_EXPORT size_t select_signature(const OpType& type,
-                                          std::span<const std::optional<std::string>> dtypes);
+// The signature that serves inputs of these types (empty: left out), if there is one.
+CUSTOM_OPS_EXPORT std::optional<size_t> find_signature(
+    const OpType& type, std::span<const std::optional<DType>> dtypes);
+
+// Says why no signature serves inputs of these types, which may be types that no op has.
+[[noreturn]] CUSTOM_OPS_EXPORT void refuse_dtypes(
+    const OpType& type, std::span<const std::optional<std::string>> dtypes);
 
 // Adds an op to the registry.
 void add_to_registry(std::unique_ptr<const OpType> type);

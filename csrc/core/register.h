@@ -21,6 +21,7 @@
 
 #include <array>
 #include <iterator>
+#include <stdexcept>
 #include <tuple>
 #include <utility>
 
@@ -65,6 +66,11 @@ struct ComputeTraits<void (OpStruct::*)(const Context&, Parameters...) const> {
   static constexpr std::array<bool, sizeof...(Parameters)> is_optional{
       ParameterTraits<Parameters>::is_optional...};
 
+  static constexpr bool like_first_input = [] {
+    constexpr std::array all{ParameterTraits<Parameters>::dtype...};
+    return outputs == 1 && inputs > 0 && all.front() == all.back();
+  }();
+
   static Signature signature() {
     const std::vector<DType> all{ParameterTraits<Parameters>::dtype...};
     return {{all.begin(), all.begin() + inputs}, {all.begin() + inputs, all.end()}};
@@ -78,6 +84,10 @@ using Traits = ComputeTraits<decltype(&OpStruct::template compute<T>)>;
 template <typename OpStruct, typename T>
 constexpr bool is_well_formed() {
   using Compute = Traits<OpStruct, T>;
+  if constexpr (requires { OpStruct::layout; }) {
+    static_assert(OpStruct::layout == Layout::kContiguous || Compute::like_first_input,
+                  "an op with kLikeFirstInput has one output, of the first input's type");
+  }
   static_assert(Compute::inputs == std::size(OpStruct::inputs),
                 "compute() must have an In or OptionalIn for each entry of inputs[]");
   static_assert(Compute::outputs == std::size(OpStruct::outputs),
@@ -102,6 +112,7 @@ class ErasedOp final : public Op {
   void compute(size_t signature, const Context& context,
                std::span<const std::optional<Tensor>> inputs,
                std::span<const Tensor> outputs) const override {
+    if (signature >= sizeof...(Ts)) throw std::logic_error("custom_ops: no such signature");
     size_t index = 0;
     ((index++ == signature ? run<Ts>(context, inputs, outputs) : void()), ...);
   }
@@ -113,6 +124,11 @@ class ErasedOp final : public Op {
   template <typename Dim>
   Shapes<Dim> checked(ShapePointers<Dim> inputs) const {
     try {
+      if (inputs.size() != kInputs) fail("inputs", text("must be ", kInputs), inputs.size());
+      for (size_t i = 0; i < kInputs; ++i) {
+        const bool missing = inputs[i] == nullptr && !OpStruct::inputs[i].optional();
+        if (missing) fail(OpStruct::inputs[i].name, "must be given", "None");
+      }
       return infer_all(inputs, std::make_index_sequence<kInputs>());
     } catch (const RuleError& error) {
       throw RuleError(text(OpStruct::name, ": ", error.what()));

@@ -7,7 +7,7 @@ namespace custom_ops {
 namespace {
 
 std::vector<const OpType*>& mutable_registry() {
-  static std::vector<const OpType*> types;
+  static auto& types = *new std::vector<const OpType*>;  // outlives threads that still call ops
   return types;
 }
 
@@ -49,7 +49,25 @@ void add_to_registry(std::unique_ptr<const OpType> type) {
   type.release();  // ops live as long as the library
 }
 
-size_t select_signature(const OpType& type, std::span<const std::optional<std::string>> dtypes) {
+std::optional<size_t> find_signature(const OpType& type,
+                                     std::span<const std::optional<DType>> dtypes) {
+  if (dtypes.size() != type.inputs.size()) return std::nullopt;
+  for (size_t s = 0; s < type.signatures.size(); ++s) {
+    bool fits = true;
+    for (size_t i = 0; i < dtypes.size(); ++i) {
+      fits = fits &&
+             (dtypes[i] ? *dtypes[i] == type.signatures[s].inputs[i] : type.inputs[i].optional());
+    }
+    if (fits) return s;
+  }
+  return std::nullopt;
+}
+
+void refuse_dtypes(const OpType& type, std::span<const std::optional<std::string>> dtypes) {
+  if (dtypes.size() != type.inputs.size()) {
+    throw RuleError(
+        text(type.name, ": inputs must be ", type.inputs.size(), ", got ", dtypes.size()));
+  }
   for (size_t i = 0; i < dtypes.size(); ++i) {
     if (!dtypes[i]) {
       if (type.inputs[i].optional()) continue;
@@ -63,13 +81,6 @@ size_t select_signature(const OpType& type, std::span<const std::optional<std::s
                 : text("must be ", alternatives(names));
     throw RuleError(text(type.name, ": ", type.inputs[i].name, " ", rule, ", got ", *dtypes[i],
                          "; convert it first"));
-  }
-  for (size_t s = 0; s < type.signatures.size(); ++s) {
-    bool fits = true;
-    for (size_t i = 0; i < dtypes.size(); ++i) {
-      fits = fits && (!dtypes[i] || *dtypes[i] == name(type.signatures[s].inputs[i]));
-    }
-    if (fits) return s;
   }
   throw std::logic_error(type.name + ": no kernels for these dtypes");
 }

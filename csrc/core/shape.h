@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <locale>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -52,6 +53,7 @@ std::ostream& operator<<(std::ostream& out, const Shape<Dim>& shape) {
 template <typename... Parts>
 std::string text(const Parts&... parts) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   (out << ... << parts);
   return out.str();
 }

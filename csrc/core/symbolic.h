@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <ostream>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -100,6 +101,7 @@ class SymbolicDim {
 };
 
 inline int64_t floor_divide(int64_t a, int64_t b) {
+  if (b == 0) throw std::domain_error("custom_ops: a size must not be divided by 0");
   const int64_t quotient = a / b;
   return (a % b != 0 && (a < 0) != (b < 0)) ? quotient - 1 : quotient;
 }

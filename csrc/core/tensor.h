@@ -17,16 +17,6 @@ inline int64_t element_count(Dims shape) {
   return count;
 }
 
-// Whether the elements lie in row-major order without gaps.
-inline bool is_contiguous(Dims shape, Dims strides) {
-  int64_t expected = 1;
-  for (size_t axis = shape.size(); axis-- > 0;) {
-    if (shape[axis] != 1 && strides[axis] != expected) return element_count(shape) == 0;
-    expected *= shape[axis];
-  }
-  return true;
-}
-
 template <typename T>
 struct View {
   T* data;
@@ -34,7 +24,6 @@ struct View {
   Dims strides;
 
   int64_t size() const { return element_count(shape); }
-  bool contiguous() const { return is_contiguous(shape, strides); }
 };
 
 // An input, an input that the caller may leave out, and an output.

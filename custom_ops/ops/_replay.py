@@ -91,7 +91,7 @@ def _type(given: Any) -> Any:
     import onnx
 
     stated = given.type.tensor_type
-    result = torch._C.TensorType.get()
+    result: Any = torch._C.TensorType.get()
     if stated.elem_type:
         number = onnx.helper.tensor_dtype_to_np_dtype(stated.elem_type)
         result = result.with_dtype(getattr(torch, number.name))

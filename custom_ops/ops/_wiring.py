@@ -120,6 +120,12 @@ def _fake(name: str) -> Kernel:
     def fake(*args: Any) -> Any:
         args = _fill(_OVERLOADS[name], args)
         dtypes = _output_dtypes(name, args)
+        for given, tensor in zip(spec.inputs, args, strict=False):
+            if tensor is not None and tensor.device != args[0].device:
+                raise ValueError(
+                    f"{name}: {given.name} must be on the device of {spec.inputs[0].name} "
+                    f"({args[0].device}), got {tensor.device}; move it first"
+                )
         shapes = [None if t is None else t.shape for t in args[:count]]
         results = _library.core().infer(name, shapes, args[count:])
         if spec.like_first_input:

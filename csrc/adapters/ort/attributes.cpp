@@ -84,6 +84,7 @@ std::optional<std::vector<int64_t>> KernelAttributes::integers(const char* name)
   if (!succeeded(api_, KernelInfoGetAttributeArrayInt64::call(api_, info_, name, nullptr, &size))) {
     return std::nullopt;
   }
+  if (size == 0) return std::nullopt;  // so the runtime shows a list of another type, too
   std::vector<int64_t> values(size);
   check(api_, KernelInfoGetAttributeArrayInt64::call(api_, info_, name, values.data(), &size));
   return values;
@@ -131,7 +132,7 @@ std::optional<std::string> InferenceAttributes::string(const char* name) const {
 
 std::optional<std::vector<int64_t>> InferenceAttributes::integers(const char* name) const {
   const auto bytes = read(name, kInts);
-  if (!bytes) return std::nullopt;
+  if (!bytes || bytes->empty()) return std::nullopt;
   std::vector<int64_t> values(bytes->size() / sizeof(int64_t));
   std::memcpy(values.data(), bytes->data(), values.size() * sizeof(int64_t));
   return values;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "adapters/ort/status.h"
@@ -20,7 +22,7 @@ class SessionContext final : public Context {
 
   void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
     // The runtime does not tell how many threads it has: a few ranges for each there could be.
-    const int64_t most = 4 * std::max(1u, std::thread::hardware_concurrency());
+    static const int64_t most = 4 * std::max(1u, std::thread::hardware_concurrency());
     const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
     if (count <= 0) return;
     if (ranges == 1) return function(0, count);

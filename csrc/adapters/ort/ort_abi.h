@@ -60,7 +60,7 @@ inline constexpr const char* kOldestRelease = "1.17";
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2 };
 enum Characteristic { kRequired = 0, kOptional = 1 };
-enum AttributeType { kInt = 1, kInts = 2, kFloat = 3, kFloats = 4, kString = 5, kStrings = 6 };
+enum AttributeType { kInt = 1, kInts = 2, kFloat = 3, kString = 5 };
 
 // A function of the API: its place in the table, and its type.
 template <int kSlot, typename Function>

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <mutex>
-#include <set>
+#include <deque>
 
 #include "adapters/ort/attributes.h"
 #include "adapters/ort/tensor_info.h"
@@ -13,9 +12,10 @@
 namespace custom_ops::ort {
 namespace {
 
-// A size that the model does not tell: what is computed from it is unknown, and every check holds.
-// The handle is its name, which an output keeps where it takes the size over from an input.
-class UnknownHost final : public SymbolicHost {
+// Sizes that the model does not tell: what is computed from one is unknown, and every check holds.
+// The handle is a size's name, which an output keeps where it takes the size over from an input.
+// Each has one: the runtime takes an unknown size without a name for the size -1.
+class UnknownSizes final : public SymbolicHost {
  public:
   void retain(void*) override {}
   void release(void*) override {}
@@ -24,24 +24,19 @@ class UnknownHost final : public SymbolicHost {
   bool compare(Comparison, void*, void*) override { return true; }
   std::string text(void*) override { return "?"; }
 
-  // Names live as long as the library: there are as many as unknown sizes in models.
-  void* named(const std::string& name) {
-    const std::lock_guard lock(mutex_);
-    return const_cast<std::string*>(&*names_.insert(name).first);
+  SymbolicDim named(const char* name) {
+    const bool has_name = name != nullptr && *name != '\0';
+    return SymbolicDim(this, has_name ? &names_.emplace_back(name) : fresh());
   }
-  void* fresh() { return named(custom_ops::text("custom_ops_size_", next_++)); }
 
  private:
-  std::mutex mutex_;
-  std::set<std::string> names_;
-  std::atomic<int64_t> next_ = 0;
-};
+  std::string* fresh() {
+    static std::atomic<int64_t> next = 0;  // equal names are equal sizes in all of a model
+    return &names_.emplace_back(custom_ops::text("custom_ops_size_", next++));
+  }
 
-SymbolicDim unknown(const char* name) {
-  static auto& host = *new UnknownHost;
-  const bool has_name = name != nullptr && *name != '\0';
-  return SymbolicDim(&host, has_name ? host.named(name) : host.fresh());
-}
+  std::deque<std::string> names_;
+};
 
 }  // namespace
 
@@ -53,6 +48,7 @@ bool infers_shapes(const OpType& type, const std::string& release) {
 }
 
 void infer_shapes(const OrtApi* api, const OpType& type, OrtShapeInferContext* context) {
+  UnknownSizes sizes;
   size_t given = 0;
   check(api, ShapeInferContextGetInputCount::call(api, context, &given));
   std::vector<Shape<SymbolicDim>> shapes(type.inputs.size());
@@ -68,7 +64,7 @@ void infer_shapes(const OrtApi* api, const OpType& type, OrtShapeInferContext* c
     std::vector<const char*> names(known.size());
     check(api, GetSymbolicDimensions::call(api, info, names.data(), names.size()));
     for (size_t axis = 0; axis < known.size(); ++axis) {
-      dims.push_back(known[axis] < 0 ? unknown(names[axis]) : SymbolicDim(known[axis]));
+      dims.push_back(known[axis] < 0 ? sizes.named(names[axis]) : SymbolicDim(known[axis]));
     }
     if (dims.empty()) continue;  // so the runtime shows an unknown rank, and an input left out
     check(api, GetTensorElementType::call(api, info, &element_types[i]));

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -48,11 +49,26 @@ std::unique_ptr<Op> create(const OpType& type, const py::sequence& attributes) {
 
 using Dtypes = std::vector<std::optional<std::string>>;
 
+size_t signature_of(const OpType& type, const Dtypes& names) {
+  constexpr DType kAll[] = {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16,
+                            DType::kInt32,   DType::kInt64,   DType::kBool};
+  std::vector<std::optional<DType>> dtypes;
+  for (const auto& wanted : names) {
+    const auto* found = std::find_if(std::begin(kAll), std::end(kAll), [&](DType dtype) {
+      return wanted && *wanted == custom_ops::name(dtype);
+    });
+    if (wanted && found == std::end(kAll)) refuse_dtypes(type, names);
+    dtypes.push_back(wanted ? std::optional(*found) : std::nullopt);
+  }
+  if (const auto found = find_signature(type, dtypes)) return *found;
+  refuse_dtypes(type, names);
+}
+
 // The names of the outputs' element types.
 std::vector<std::string> output_dtypes(const std::string& name, const Dtypes& dtypes) {
   const OpType& type = find(name);
   std::vector<std::string> names;
-  for (DType dtype : type.signatures[select_signature(type, dtypes)].outputs) {
+  for (DType dtype : type.signatures[signature_of(type, dtypes)].outputs) {
     names.emplace_back(custom_ops::name(dtype));
   }
   return names;
@@ -83,13 +99,15 @@ std::vector<py::tuple> infer(const std::string& name,
 // A call keeps the pool that it runs on, while set_num_threads may bring another.
 std::shared_ptr<ThreadPool>& pool() {
   static auto& pool = *new std::shared_ptr<ThreadPool>;  // never joined at exit
-  if (pool && !pool->is_usable()) {
-    new std::shared_ptr<ThreadPool>(std::move(pool));  // its threads are the parent's: leave it
-    pool = nullptr;
-  }
-  if (!pool) pool = std::make_shared<ThreadPool>(std::max(1u, std::thread::hardware_concurrency()));
+  if (pool && pool->is_usable()) return pool;
+  const int threads =
+      pool ? pool->threads() : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (pool) new std::shared_ptr<ThreadPool>(std::move(pool));  // its threads are the parent's
+  pool = std::make_shared<ThreadPool>(threads);
   return pool;
 }
+
+constexpr int kMostThreads = 1024;
 
 class PoolContext final : public Context {
  public:
@@ -135,15 +153,15 @@ struct HostArray {
   Tensor view() const { return {const_cast<void*>(array.data()), shape, strides}; }
 };
 
-// A view can tell strides in whole, aligned elements only.
+// A view can tell strides in whole, aligned elements of the machine's byte order only.
 py::array addressable(const py::array& array) {
   const auto address = reinterpret_cast<uintptr_t>(array.data());
   const auto size = static_cast<uintptr_t>(array.itemsize());
-  bool good = address % size == 0;
+  bool good = address % size == 0 && array.dtype().byteorder() != '>';
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
     good = good && array.strides(axis) % array.itemsize() == 0;
   }
-  return good ? array : py::array(array.attr("copy")());
+  return good ? array : py::array(array.attr("astype")(array.dtype().attr("newbyteorder")("=")));
 }
 
 std::vector<py::array> compute(const std::string& name,
@@ -155,7 +173,7 @@ std::vector<py::array> compute(const std::string& name,
     dtypes.push_back(array ? std::optional(array->dtype().attr("name").cast<std::string>())
                            : std::nullopt);
   }
-  const size_t signature = select_signature(type, dtypes);
+  const size_t signature = signature_of(type, dtypes);
 
   std::vector<HostArray> arrays;
   std::vector<Shape<int64_t>> shapes(given.size());
@@ -246,8 +264,9 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "set_num_threads",
       [](int threads) {
-        if (threads < 1) {
-          throw py::value_error(text("set_num_threads: threads must be at least 1, got ", threads));
+        if (threads < 1 || threads > kMostThreads) {
+          throw py::value_error(text("set_num_threads: threads must be at least 1 and at most ",
+                                     kMostThreads, ", got ", threads));
         }
         pool() = std::make_shared<ThreadPool>(threads);
       },

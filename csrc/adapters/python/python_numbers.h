@@ -49,7 +49,11 @@ class PythonNumbers final : public SymbolicHost {
 
 inline SymbolicDim to_dim(py::handle value) {
   static PythonNumbers numbers;
-  if (PyLong_CheckExact(value.ptr())) return SymbolicDim(value.cast<int64_t>());
+  if (PyLong_CheckExact(value.ptr())) {
+    int overflow = 0;
+    const long long plain = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+    if (overflow == 0) return SymbolicDim(plain);
+  }
   return SymbolicDim(&numbers, value.inc_ref().ptr());
 }
 

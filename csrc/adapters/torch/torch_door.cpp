@@ -6,6 +6,9 @@
 
 #include <array>
 #include <cctype>
+#include <charconv>
+#include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include "core/op.h"
@@ -33,11 +36,16 @@ ScalarType scalar_type(DType dtype) {
   throw std::logic_error("custom_ops: an element type that torch does not have");
 }
 
+std::optional<DType> dtype_of_scalar(ScalarType type) {
+  for (const auto& [scalar, ours] : kTypes) {
+    if (scalar == type) return ours;
+  }
+  return std::nullopt;
+}
+
 // The name that torch's Python side gives the type.
 std::string python_name(ScalarType type) {
-  for (const auto& [scalar, ours] : kTypes) {
-    if (scalar == type) return name(ours);
-  }
+  if (const auto ours = dtype_of_scalar(type)) return name(*ours);
   constexpr std::pair<ScalarType, const char*> others[] = {
       {ScalarType::Byte, "uint8"},
       {ScalarType::Char, "int8"},
@@ -96,9 +104,11 @@ struct Schema {
     return text("int[] ", name, "=", value);
   }
   std::string operator()(double value) const {
-    std::string digits = text(value);
-    if (digits.find_first_of(".en") == std::string::npos) digits += ".0";
-    return text("float ", name, "=", digits);
+    char digits[32];
+    const auto end = std::to_chars(std::begin(digits), std::end(digits), value).ptr;
+    std::string shortest(digits, end);
+    if (shortest.find_first_of(".en") == std::string::npos) shortest += ".0";
+    return text("float ", name, "=", shortest);
   }
   const std::string& name;
 };
@@ -134,20 +144,18 @@ AttributeValue read_attribute(const AttributeValue& initial, StableIValue value)
 }
 
 size_t signature_of(const OpType& type, const std::vector<std::optional<StableTensor>>& inputs) {
-  for (size_t s = 0; s < type.signatures.size(); ++s) {
-    bool fits = true;
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      fits =
-          fits && (inputs[i] ? inputs[i]->scalar_type() == scalar_type(type.signatures[s].inputs[i])
-                             : type.inputs[i].optional());
-    }
-    if (fits) return s;
-  }
-  std::vector<std::optional<std::string>> dtypes;
+  std::vector<std::optional<DType>> dtypes;
+  bool known = true;
   for (const auto& input : inputs) {
-    dtypes.push_back(input ? std::optional(python_name(input->scalar_type())) : std::nullopt);
+    dtypes.push_back(input ? dtype_of_scalar(input->scalar_type()) : std::nullopt);
+    known = known && dtypes.back().has_value() == input.has_value();
   }
-  return select_signature(type, dtypes);  // says what is wrong
+  if (const auto found = find_signature(type, dtypes); known && found) return *found;
+  std::vector<std::optional<std::string>> names;
+  for (const auto& input : inputs) {
+    names.push_back(input ? std::optional(python_name(input->scalar_type())) : std::nullopt);
+  }
+  refuse_dtypes(type, names);
 }
 
 Tensor view(const StableTensor& tensor) {
@@ -188,10 +196,14 @@ void call(const OpType& type, StableIValue* stack) {
   std::vector<Tensor> output_views;
   for (size_t i = 0; i < results.size(); ++i) {
     const std::vector<int64_t>& dims = results[i].dims();
+    // register.h sees to it that such an op has one output, of the first input's type.
     outputs.push_back(
         type.layout == Layout::kLikeFirstInput
             ? torch::stable::empty_like(*inputs[0])
             : torch::stable::empty(dims, scalar_type(type.signatures[signature].outputs[i])));
+    if (outputs.back().numel() != element_count(dims)) {
+      throw std::logic_error(type.name + ": the output must have the shape of the first input");
+    }
     output_views.push_back(view(outputs.back()));
   }
   op->compute(signature, TorchContext(), views, output_views);

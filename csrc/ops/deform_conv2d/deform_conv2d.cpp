@@ -23,6 +23,7 @@ struct DeformConv2d : Attributes {
   void compute(const Context& context, In<T> input, In<T> weight, In<T> offset, OptionalIn<T> bias,
                OptionalIn<T> mask, Out<T> output) const {
     using A = Compute<T>;
+    if (output.size() == 0) return;
     const Problem<T> problem{input, offset, mask, *this, geometry_of(*this, input, weight, offset)};
     const Geometry<int64_t>& g = problem.g;
     const Scratch<A> weights(context, weight.size());

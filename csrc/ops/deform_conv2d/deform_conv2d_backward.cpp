@@ -69,8 +69,9 @@ std::vector<Block> blocks_of(const Backward<T>& call, int64_t begin, int64_t end
 
 // The gradients of offset and mask: each tile of pixels sums over the channels.
 // offset: [N][offset groups][taps][2][pixels], mask: [N][offset groups][taps][pixels].
-template <typename T>
-void position_gradients(const Backward<T>& call, T* grad_offset, T* grad_mask) {
+// M is T, or the compute type where the mask's gradient is summed further.
+template <typename T, typename M>
+void position_gradients(const Backward<T>& call, T* grad_offset, M* grad_mask) {
   using A = Compute<T>;
   constexpr int64_t kChannels = 16;
   const Problem<T>& problem = call.problem;
@@ -124,7 +125,7 @@ void position_gradients(const Backward<T>& call, T* grad_offset, T* grad_mask) {
             grad_offset[2 * plane * pixels + first + p] = store<T>(sum_y[i]);
             grad_offset[(2 * plane + 1) * pixels + first + p] = store<T>(sum_x[i]);
           }
-          if (call.needs[kMask]) grad_mask[plane * pixels + first + p] = store<T>(sum_mask[i]);
+          if (call.needs[kMask]) grad_mask[plane * pixels + first + p] = store<M>(sum_mask[i]);
         }
       }
     }
@@ -290,9 +291,13 @@ struct DeformConv2dBackward : Attributes {
       const int64_t places =
           call.g().batch * call.g().offset_groups * call.g().taps() * call.problem.pixels();
       const bool broadcast = needs[kMask] && mask->size() == 1 && places != 1;
-      const Scratch<T> everywhere(context, broadcast ? places : 0);
-      position_gradients(call, grad_offset.data, broadcast ? everywhere.data() : grad_mask.data);
-      if (broadcast) grad_mask.data[0] = total<T>(everywhere.data(), places);
+      if (broadcast) {
+        const Scratch<A> everywhere(context, places);
+        position_gradients(call, grad_offset.data, everywhere.data());
+        grad_mask.data[0] = total<T>(everywhere.data(), places);
+      } else {
+        position_gradients(call, grad_offset.data, grad_mask.data);
+      }
     }
     if (needs[kBias]) {
       const Scratch<A> sums(context, call.g().out_channels);

@@ -60,6 +60,10 @@ struct Attributes {
     if (!(g.kernel_height > Dim(0) && g.kernel_width > Dim(0) && g.group_channels > Dim(0))) {
       fail("weight", "must have a kernel of at least 1 x 1 and one input channel", weight);
     }
+    if (!(g.kernel_height <= Dim(kLargestKernel) && g.kernel_width <= Dim(kLargestKernel))) {
+      fail("weight", text("must have a kernel of at most ", kLargestKernel, " pixels a side"),
+           weight);
+    }
     g.groups = floor_divide(g.channels, g.group_channels);
     if (!(g.groups > Dim(0) && g.groups * g.group_channels == g.channels)) {
       fail("weight", text("must have input channels that divide the ", g.channels, " of input"),
@@ -115,6 +119,7 @@ struct Attributes {
   }
 
  private:
+  static constexpr int64_t kLargestKernel = 1 << 15;  // no product of sizes overflows
   static constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
 
   static void check_values(const char* name, const std::vector<int64_t>& values, int64_t least) {

@@ -81,6 +81,7 @@ struct Problem {
   OptionalIn<T> mask;
   Attributes attributes;
   Geometry<int64_t> g;
+  bool uniform_mask = mask && mask->size() == 1;
 
   int64_t pixels() const { return g.out_height * g.out_width; }
   int64_t tiles() const { return (pixels() + kTile - 1) / kTile; }
@@ -112,7 +113,7 @@ struct Problem {
 
   A mask_at(int64_t n, int64_t channel, int64_t row, int64_t column) const {
     if (!mask) return A(1);
-    if (mask->size() == 1) return load(mask->data[0]);
+    if (uniform_mask) return load(mask->data[0]);
     return load(mask->data[n * mask->strides[0] + channel * mask->strides[1] +
                            row * mask->strides[2] + column * mask->strides[3]]);
   }

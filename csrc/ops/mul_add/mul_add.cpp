@@ -21,7 +21,16 @@ template <typename T>
     read<T>(right, b + i);
     write<T>(y + i, scale * left + right);
   }
-  for (; i < count; ++i) y[i] = scale * a[i] + b[i];
+  if (i == count) return;
+  // The rest goes through a vector too: its bits are those of the others.
+  T left[Vector<T>::size] = {}, right[Vector<T>::size] = {};
+  std::copy(a + i, a + count, left);
+  std::copy(b + i, b + count, right);
+  typename Vector<T>::type last_a, last_b;
+  read<T>(last_a, left);
+  read<T>(last_b, right);
+  write<T>(left, scale * last_a + last_b);
+  std::copy(left, left + (count - i), y + i);
 }
 
 CUSTOM_OPS_MULTIVERSION void run(float scale, const float* a, const float* b, float* y,
@@ -34,26 +43,39 @@ CUSTOM_OPS_MULTIVERSION void run(double scale, const double* a, const double* b,
   run_inline(scale, a, b, y, count);
 }
 
-// Half types pass through float, a block that stays in the cache at a time.
+// Other types and strides pass through a block in the compute type, so that an element's bits do
+// not depend on where it lies.
+constexpr int64_t kBlock = 512;
+
 template <typename T>
-void run(float scale, const T* a, const T* b, T* y, int64_t count) {
-  constexpr int64_t kBlock = 512;
-  float left[kBlock], right[kBlock];
-  for (int64_t i = 0; i < count; i += kBlock) {
-    const int64_t size = std::min(kBlock, count - i);
-    to_float(a + i, left, size);
-    to_float(b + i, right, size);
-    run(scale, left, right, left, size);
-    from_float(left, y + i, size);
+void gather(const T* from, int64_t stride, Compute<T>* to, int64_t count) {
+  if constexpr (is_half<T>) {
+    if (stride == 1) return to_float(from, to, count);
   }
+  for (int64_t i = 0; i < count; ++i) to[i] = load(from[i * stride]);
+}
+
+template <typename T>
+void scatter(const Compute<T>* from, T* to, int64_t stride, int64_t count) {
+  if constexpr (is_half<T>) {
+    if (stride == 1) return from_float(from, to, count);
+  }
+  for (int64_t i = 0; i < count; ++i) to[i * stride] = store<T>(from[i]);
 }
 
 template <typename T>
 void run_strided(Compute<T> scale, const T* a, int64_t stride_a, const T* b, int64_t stride_b, T* y,
                  int64_t stride_y, int64_t count) {
-  if (stride_a == 1 && stride_b == 1 && stride_y == 1) return run(scale, a, b, y, count);
-  for (int64_t i = 0; i < count; ++i) {
-    y[i * stride_y] = store<T>(scale * load(a[i * stride_a]) + load(b[i * stride_b]));
+  if constexpr (!is_half<T>) {
+    if (stride_a == 1 && stride_b == 1 && stride_y == 1) return run(scale, a, b, y, count);
+  }
+  Compute<T> left[kBlock], right[kBlock];
+  for (int64_t i = 0; i < count; i += kBlock) {
+    const int64_t size = std::min(kBlock, count - i);
+    gather(a + i * stride_a, stride_a, left, size);
+    gather(b + i * stride_b, stride_b, right, size);
+    run(scale, left, right, left, size);
+    scatter(left, y + i * stride_y, stride_y, size);
   }
 }
 
