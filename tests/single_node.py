@@ -58,7 +58,7 @@ def single_node(
             )
     while not names[-1]:
         names.pop()
-    written = {
+    written: dict[str, Any] = {
         given.onnx_name: int(value) if isinstance(value, bool) else value
         for given, value in zip(op.spec.attributes, attributes, strict=True)
         if not (isinstance(value, Sequence) and len(value) == 0)

@@ -79,5 +79,5 @@ def test_half_subnormals_survive_where_floats_are_flushed() -> None:
 
 
 def test_devices_must_agree() -> None:
-    with pytest.raises(ValueError, match="mul_add: b must be on the device of a .cpu., got meta"):
+    with pytest.raises(ValueError, match=r"mul_add: b must be on the device of a .cpu., got meta"):
         custom_ops.mul_add(torch.ones(3), torch.ones(3, device="meta"))

@@ -1,25 +1,20 @@
-"""custom_ops.onnx.export and plain torch.onnx.export: what they write, check and refuse."""
+"""custom_ops.onnx.export: what it writes, checks and refuses."""
 
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 import torch
+from onnx_net import DYNAMIC, IMAGE, Net, domains, mul_add_args, net, plain
 from torch import Tensor
 
 import custom_ops
-from custom_ops.onnx import _model, export, lowering, session, translation_table
+from custom_ops.onnx import _model, export, lowering, session
 from custom_ops.onnx._export import EXPORTERS
 from custom_ops.onnx._lowering import LOWERINGS
-from custom_ops.ops.deform_conv2d.function import DeformConv2dFunction
-from custom_ops.ops.mul_add import MulAddFunction
 
 BOTH = pytest.mark.parametrize("exporter", list(EXPORTERS))
 
@@ -31,38 +26,6 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export")
         warnings.filterwarnings("ignore", message=".*shape inference of custom_ops")
         yield
-
-
-class Net(torch.nn.Module):
-    """Both ops; a deformable convolution with a mask and one without mask and bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = torch.nn.Conv2d(3, 27, 3, padding=1)
-        self.first = custom_ops.DeformConv2d(3, 4, 3, padding=1)
-        self.second = custom_ops.DeformConv2d(4, 4, 1, groups=2, bias=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        offset, mask = self.head(image).split([18, 9], 1)
-        x = torch.relu(self.first(image, offset, mask.sigmoid()))
-        return custom_ops.mul_add(self.second(x, offset[:, :2]), x, alpha=0.5)
-
-
-IMAGE = (torch.randn(2, 3, 6, 5),)
-DYNAMIC = ({0: "batch", 2: "height", 3: "width"},)
-
-
-def net(dtype: torch.dtype = torch.float32) -> Net:
-    return Net().to(dtype).eval()
-
-
-def mul_add_args(*shape: int) -> tuple[Tensor, Tensor]:
-    return torch.randn(*shape), torch.randn(*shape)
-
-
-def domains(model: onnx.ModelProto) -> set[str]:
-    nodes = ir.traversal.RecursiveGraphIterator(ir.from_proto(model).graph)
-    return {node.domain for node in nodes}
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -86,13 +49,16 @@ def test_lowerings(exporter: str, kind: str, tmp_path: Path) -> None:
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    assert domains(model) == {
-        "portable": {"", "custom_ops"},
-        "custom": {"", "custom_ops"},
-        "decomposed": {""},
-        "native": {""},
-        "auto": {"", "custom_ops"},  # mul_add has no standard counterpart
-    }[kind]
+    assert (
+        domains(model)
+        == {
+            "portable": {"", "custom_ops"},
+            "custom": {"", "custom_ops"},
+            "decomposed": {""},
+            "native": {""},
+            "auto": {"", "custom_ops"},  # mul_add has no standard counterpart
+        }[kind]
+    )
     bodies = {"DeformConv2d", "MulAdd"} if kind == "portable" else set()
     assert {f.name for f in model.functions} == ({"MulAdd"} if kind == "auto" else bodies)
     used = {i.domain for i in model.opset_import}
@@ -132,7 +98,15 @@ def test_dtypes(exporter: str, kind: str, dtype: torch.dtype, tmp_path: Path) ->
 def test_nested_inputs_keywords_and_numbers(exporter: str, tmp_path: Path) -> None:
     class Nested(torch.nn.Module):
         def forward(
-            self, x: Any, pair: Any, table: Any, factor: Any = 2, skip: Any = None, *, late: Any, last: Any
+            self,
+            x: Any,
+            pair: Any,
+            table: Any,
+            factor: Any = 2,
+            skip: Any = None,
+            *,
+            late: Any,
+            last: Any,
         ) -> Any:
             y = custom_ops.mul_add(x, pair[0], alpha=3.0) * factor - pair[1][0]
             z = table["b"] * 5 + table["a"] if skip is None else x
@@ -152,11 +126,19 @@ def test_nested_inputs_keywords_and_numbers(exporter: str, tmp_path: Path) -> No
         "last": row,
         "late": row,
     }
-    more = ((draw(4), (draw(4), [draw(4)]), {"b": draw(4), "a": draw(4)}, 7), {"last": draw(4), "late": draw(4)})
+    more = (
+        (draw(4), (draw(4), [draw(4)]), {"b": draw(4), "a": draw(4)}, 7),
+        {"last": draw(4), "late": draw(4)},
+    )
     for verify_args in ([], [more]):
         path = tmp_path / "m.onnx"
         result = export(
-            Nested().eval(), args, path, kwargs=kwargs, exporter=exporter, dynamic_shapes=shapes,
+            Nested().eval(),
+            args,
+            path,
+            kwargs=kwargs,
+            exporter=exporter,
+            dynamic_shapes=shapes,
             verify_args=verify_args,
         )
         assert result
@@ -175,7 +157,9 @@ def test_inputs_that_are_not_used(exporter: str, tmp_path: Path) -> None:
 
     args = (*mul_add_args(2, 3), torch.randn(2, 3))
     shapes = ({}, {0: "m"}, {}) if exporter == "dynamo" else (None, {0: "m"}, None)
-    assert export(Skips().eval(), args, tmp_path / "m.onnx", exporter=exporter, dynamic_shapes=shapes)
+    assert export(
+        Skips().eval(), args, tmp_path / "m.onnx", exporter=exporter, dynamic_shapes=shapes
+    )
 
 
 @BOTH
@@ -297,7 +281,11 @@ def test_verify_args_of_other_sizes(tmp_path: Path) -> None:
         verify_args=[(torch.randn(1, 3, 9, 3),), (torch.randn(0, 3, 9, 3),)],
     )
     assert result
-    assert [check.sizes for check in result.checks] == ["[2, 3, 6, 5]", "[1, 3, 9, 3]", "[0, 3, 9, 3]"]
+    assert [check.sizes for check in result.checks] == [
+        "[2, 3, 6, 5]",
+        "[1, 3, 9, 3]",
+        "[0, 3, 9, 3]",
+    ]
 
 
 @BOTH
@@ -325,7 +313,13 @@ def test_opsets_are_those_that_torch_writes(exporter: str, tmp_path: Path) -> No
     for opset in (EXPORTERS[exporter][0] - 1, EXPORTERS[exporter][1] + 1):
         try:
             with lowering("custom"):
-                plain(torch.nn.Sequential(net(), torch.nn.GELU()), IMAGE, path, exporter, opset_version=opset)
+                plain(
+                    torch.nn.Sequential(net(), torch.nn.GELU()),
+                    IMAGE,
+                    path,
+                    exporter,
+                    opset_version=opset,
+                )
             model = onnx.load(path)
             onnx.checker.check_model(model, full_check=True)
             written = next(i.version for i in model.opset_import if i.domain == "")
@@ -342,7 +336,9 @@ def test_opsets_that_dynamo_does_not_convert_to(kind: str, module: Any, tmp_path
         def forward(self, a: Tensor) -> Tensor:
             return torch.nn.functional.group_norm(custom_ops.mul_add(a, a), 1)
 
-    model, args = (Asinh(), (torch.randn(2, 3, 4),)) if module is Net else (module(), mul_add_args(2, 3))
+    model, args = (
+        (Asinh(), (torch.randn(2, 3, 4),)) if module is Net else (module(), mul_add_args(2, 3))
+    )
     with pytest.raises(ValueError, match="export: opset_version must be one that the model can be"):
         export(model.eval(), args, tmp_path / "m.onnx", lowering=kind, opset_version=14)
 
@@ -368,22 +364,42 @@ def test_what_a_target_cannot_run(tmp_path: Path) -> None:
     ):
         export(net(), IMAGE, path, opset_version=23, target="onnxruntime==1.20")
     with pytest.raises(
-        ValueError, match=r"deform_conv2d: .* a CPU kernel for DeformConv from 1.25 on, got 1.20; use"
+        ValueError,
+        match=r"deform_conv2d: .* a CPU kernel for DeformConv from 1.25 on, got 1.20; use",
     ):
         export(net(), IMAGE, path, lowering="native", target="onnxruntime==1.20")
-    with pytest.raises(ValueError, match=r"DeformConv needs opset 19, got 18; use lowering='portable'"):
+    with pytest.raises(
+        ValueError, match=r"DeformConv needs opset 19, got 18; use lowering='portable'"
+    ):
         export(net(), IMAGE, path, lowering="native", opset_version=18)
     with pytest.raises(
-        ValueError, match=r"deform_conv2d: opset_version must be at least 20 for its body in float64"
+        ValueError,
+        match=r"deform_conv2d: opset_version must be at least 20 for its body in float64",
     ):
         export(net(torch.float64), (IMAGE[0].double(),), path, opset_version=19)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("opset", "sentence"),
+    [
+        (20, "export: the model must be valid, got: .*Conv.*bfloat16.*; export at another opset"),
+        (22, "export: the model must run .* Conv.*; export the module in float32"),
+    ],
+)
+def test_what_no_release_has_a_kernel_for(opset: int, sentence: str, tmp_path: Path) -> None:
+    model, args = net(torch.bfloat16), (IMAGE[0].bfloat16(),)
+    with pytest.raises(RuntimeError, match=sentence):
+        export(model, args, tmp_path / "m.onnx", lowering="custom", opset_version=opset)
     assert list(tmp_path.iterdir()) == []
 
 
 @BOTH
 def test_other_refusals(exporter: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    with pytest.raises(ValueError, match=r"export: lowering must be one of portable, .*, got 'best'"):
+    with pytest.raises(
+        ValueError, match=r"export: lowering must be one of portable, .*, got 'best'"
+    ):
         export(net(), IMAGE, path, lowering="best", exporter=exporter)
     with pytest.raises(ValueError, match=r"export: exporter must be one of dynamo, .*, got 'jit'"):
         export(net(), IMAGE, path, exporter="jit")
@@ -435,138 +451,3 @@ def test_gradients_are_off_and_the_module_is_left_alone(exporter: str, tmp_path:
 
 def test_one_tensor_is_one_input(tmp_path: Path) -> None:
     assert export(net(), IMAGE[0], tmp_path / "m.onnx")
-
-
-# --- plain torch.onnx.export -------------------------------------------------------------------
-
-
-def plain(model: torch.nn.Module, args: Any, path: Path, exporter: str, **options: Any) -> None:
-    with torch.no_grad():
-        if exporter == "dynamo":
-            torch.onnx.export(
-                model,
-                args,
-                path,
-                dynamo=True,
-                verbose=False,
-                custom_translation_table=translation_table(),
-                **options,
-            )
-        else:
-            torch.onnx.export(model, args, path, dynamo=False, **options)
-
-
-def agrees(path: Path, model: torch.nn.Module, args: Any, kernels: str) -> None:
-    with torch.no_grad():
-        expected = model(*args).numpy()
-    runner = session(path, kernels=kernels)
-    names = [given.name for given in runner.get_inputs()]
-    feeds = {name: arg.numpy() for name, arg in zip(names, args, strict=True)}
-    np.testing.assert_allclose(runner.run(None, feeds)[0], expected, rtol=1e-4, atol=1e-5)
-
-
-@BOTH
-@pytest.mark.parametrize("kind", ["portable", "custom", "decomposed"])
-def test_plain_export(exporter: str, kind: str, tmp_path: Path) -> None:
-    path, model = tmp_path / "m.onnx", net()
-    dynamic: dict[str, Any] = {"dynamic_shapes": DYNAMIC}
-    if exporter == "torchscript":
-        dynamic = {"dynamic_axes": {"image": DYNAMIC[0]}, "input_names": ["image"]}
-    with lowering(kind):
-        plain(model, IMAGE, path, exporter, **dynamic)
-    written = onnx.load(path)
-    onnx.checker.check_model(written, full_check=True)
-    inlined = kind == "decomposed" or (kind == "portable" and exporter == "dynamo")
-    assert ("custom_ops" in domains(written)) == (not inlined)
-    has_bodies = kind == "portable" and exporter == "torchscript"
-    assert {f.name for f in written.functions} == ({"DeformConv2d", "MulAdd"} if has_bodies else set())
-    for args in (IMAGE, (torch.randn(1, 3, 4, 9),), (torch.randn(0, 3, 4, 9),)):
-        for kernels in ("native",) if kind == "custom" else ("native", "none"):
-            agrees(path, model, args, kernels)
-
-
-@BOTH
-@pytest.mark.parametrize("kind", ["portable", "custom", "decomposed"])
-@pytest.mark.parametrize("opset", [18, 20, 23])
-def test_plain_export_at_opsets(exporter: str, kind: str, opset: int, tmp_path: Path) -> None:
-    path, model = tmp_path / "m.onnx", net()
-    with lowering(kind):
-        plain(model, IMAGE, path, exporter, opset_version=opset)
-    written = onnx.load(path)
-    onnx.checker.check_model(written, full_check=True)
-    assert {i.domain: i.version for i in written.opset_import}[""] == opset
-    agrees(path, model, IMAGE, "native" if kind == "custom" else "none")
-
-
-@BOTH
-def test_plain_export_refuses_opsets_that_a_body_cannot_have(exporter: str, tmp_path: Path) -> None:
-    model, args = net(torch.float64), (IMAGE[0].double(),)
-    with pytest.raises(Exception, match="deform_conv2d") as caught:
-        plain(model, args, tmp_path / "m.onnx", exporter, opset_version=18)
-    chain, error = [], caught.value
-    while error is not None:
-        chain.append(str(error))
-        error = error.__cause__  # type: ignore[assignment]
-    assert any("opset_version must be at least 20 for its body in float64" in s for s in chain)
-
-
-@pytest.mark.parametrize("kind", ["portable", "custom", "decomposed"])
-def test_functions_called_directly(kind: str, tmp_path: Path) -> None:
-    class Calls(torch.nn.Module):
-        def forward(self, x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-            attributes = ([1, 1], [1, 1, 1, 1], [1, 1], 0, 0)
-            y = DeformConv2dFunction.apply(x, weight, offset, None, None, *attributes)
-            return MulAddFunction.apply(y, x, 0.5)
-
-    args = (torch.randn(2, 4, 5, 6), torch.randn(4, 2, 3, 3), torch.randn(2, 18, 5, 6))
-    path = tmp_path / "m.onnx"
-    names = ["x", "weight", "offset"]
-    axes = {name: {0: "n", 2: "h", 3: "w"} for name in ("x", "offset")}
-    with lowering(kind):
-        plain(Calls(), args, path, "torchscript", input_names=names, dynamic_axes=axes)
-    onnx.checker.check_model(onnx.load(path), full_check=True)
-    for n, h, w in ((2, 5, 6), (1, 3, 4)):
-        args = (torch.randn(n, 4, h, w), args[1], torch.randn(n, 18, h, w))
-        agrees(path, Calls(), args, "native" if kind == "custom" else "none")
-
-
-def test_a_body_does_not_stay_behind(tmp_path: Path) -> None:
-    """torch keeps the functions of one export for the next, of another opset."""
-    args, path = mul_add_args(2, 3), tmp_path / "m.onnx"
-    for kind, opset, bodies in (("portable", 18, [18]), ("custom", 20, []), ("portable", 20, [20])):
-        with lowering(kind):
-            plain(custom_ops.MulAdd(), args, path, "torchscript", opset_version=opset)
-        functions = onnx.load(path).functions
-        assert [i.version for f in functions for i in f.opset_import if i.domain == ""] == bodies
-
-
-def test_types_share_a_body_in_torchscript(tmp_path: Path) -> None:
-    class Mixed(torch.nn.Module):
-        def forward(self, a: Tensor) -> tuple[Tensor, Tensor]:
-            half, b = a.half(), a * 1e-300
-            return custom_ops.mul_add(half, half, 1.0).double(), custom_ops.mul_add(b, b)
-
-    a = torch.tensor([1 / 3, 3.0], dtype=torch.float64)
-    plain(Mixed(), (a,), tmp_path / "m.onnx", "torchscript")
-    runner = session(tmp_path / "m.onnx", kernels="none")
-    y, z = runner.run(None, {runner.get_inputs()[0].name: a.numpy()})
-    np.testing.assert_array_equal(z, 3 * (a * 1e-300).numpy())
-    np.testing.assert_array_equal(y, (2 * a.half()).double().numpy())
-
-
-def test_unknown_lowerings() -> None:
-    with pytest.raises(ValueError, match=r"lowering: name must be one of .*, got 'native'; custom"), lowering("native"):
-        pass
-
-
-def test_plain_export_needs_no_import_of_ours(tmp_path: Path) -> None:
-    """`import custom_ops` alone tells the TorchScript exporter of the ops."""
-    code = """
-import torch, custom_ops
-torch.onnx.export(custom_ops.MulAdd().eval(), (torch.ones(2), torch.ones(2)), "m.onnx", dynamo=False)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-500:]
-    assert onnx.load(tmp_path / "m.onnx").functions[0].name == "MulAdd"

@@ -153,13 +153,15 @@ def test_threads_share_a_session(kernels: str) -> None:
     runner = session(CHAIN, kernels=kernels)
     outcomes: list[str] = []
 
+    def outcome(bad: bool) -> str:
+        try:
+            y = runner.run(None, {"a": A, "b": B[:2] if bad else B})[0]
+        except Exception as error:
+            return "bad" if BAD in str(error) else f"other: {error}"
+        return "right" if np.allclose(y, 2 * (2 * A + B) + B) else "wrong"
+
     def work(bad: bool) -> None:
-        for _ in range(50):
-            try:
-                y = runner.run(None, {"a": A, "b": B[:2] if bad else B})[0]
-                outcomes.append("right" if np.allclose(y, 2 * (2 * A + B) + B) else "wrong")
-            except Exception as error:
-                outcomes.append("bad" if BAD in str(error) else f"other: {error}")
+        outcomes.extend(outcome(bad) for _ in range(50))
 
     threads = [threading.Thread(target=work, args=(i % 2 == 1,)) for i in range(4)]
     for thread in threads:
@@ -244,7 +246,9 @@ def test_own_python_ops_live_beside_ours() -> None:
         import numpy as np, onnx, custom_ops
         from onnxruntime_extensions import PyCustomOpDef, onnx_op
 
-        @onnx_op(op_type="mine::Twice", inputs=[PyCustomOpDef.dt_float], outputs=[PyCustomOpDef.dt_float])
+        kind = [PyCustomOpDef.dt_float]
+
+        @onnx_op(op_type="mine::Twice", inputs=kind, outputs=kind)
         def twice(x):
             return 2 * x
 
@@ -273,9 +277,7 @@ def test_external_data(kernels: str, tmp_path: Path) -> None:
     w = np.arange(1024, dtype=np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
     path = tmp_path / "model.onnx"
-    onnx.save(
-        embed(model), path, save_as_external_data=True, location="w.bin", size_threshold=0
-    )
+    onnx.save(embed(model), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     assert (tmp_path / "w.bin").stat().st_size >= w.nbytes
     runner = session(path, kernels=kernels)
     np.testing.assert_allclose(runner.run(None, {"a": w})[0], 3 * w)

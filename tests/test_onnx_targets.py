@@ -28,12 +28,16 @@ def test_names(name: str, release: str) -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime>=1.20", "tensorrt==10.0", "1.20", ""])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"target: name must be a release like 'onnxruntime==1.20'"):
+    with pytest.raises(
+        ValueError, match=r"target: name must be a release like 'onnxruntime==1.20'"
+    ):
         target(name)
 
 
 def test_old_releases_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"target: onnxruntime must be 1.17 or later, got 1.16.3; "):
+    with pytest.raises(
+        ValueError, match=r"target: onnxruntime must be 1.17 or later, got 1.16.3; "
+    ):
         target("onnxruntime==1.16.3")
 
 

@@ -57,7 +57,12 @@ DYNAMIC = ({0: "n", 2: "h", 3: "w"},)
 def test_export(exporter: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     assert export(
-        Foreign().eval(), IMAGE, path, lowering=kind, exporter=exporter, dynamic_shapes=DYNAMIC,
+        Foreign().eval(),
+        IMAGE,
+        path,
+        lowering=kind,
+        exporter=exporter,
+        dynamic_shapes=DYNAMIC,
         verify_args=[(torch.randn(1, 4, 3, 9),), (torch.randn(3, 4, 8, 8),)],
     )
     model = onnx.load(path)
@@ -102,7 +107,12 @@ def test_native_resolves_groups_that_the_exporter_left_open(tmp_path: Path) -> N
     path = tmp_path / "m.onnx"
     for kind in ("custom", "native"):
         assert export(
-            Calls().eval(), IMAGE, path, lowering=kind, exporter="torchscript", dynamic_shapes=DYNAMIC
+            Calls().eval(),
+            IMAGE,
+            path,
+            lowering=kind,
+            exporter="torchscript",
+            dynamic_shapes=DYNAMIC,
         )
         node = next(n for n in onnx.load(path).graph.node if n.op_type.startswith("DeformConv"))
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -111,7 +121,9 @@ def test_native_resolves_groups_that_the_exporter_left_open(tmp_path: Path) -> N
 
 
 def test_stride_and_dilation_of_torchvision(tmp_path: Path) -> None:
-    model = torchvision.ops.DeformConv2d(4, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2))
+    model = torchvision.ops.DeformConv2d(
+        4, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2)
+    )
     image = torch.randn(1, 4, 7, 6)
     offset = torch.randn(1, 12, 5, 6)
     for exporter in ("dynamo", "torchscript"):
@@ -138,9 +150,7 @@ def test_nothing_here_imports_torchvision() -> None:
         "import sys, custom_ops, custom_ops.onnx; custom_ops.onnx.translation_table();"
         "print('torchvision' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 

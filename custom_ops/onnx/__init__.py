@@ -4,7 +4,7 @@ from custom_ops.onnx._export import export
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
-from custom_ops.onnx._translation import register_symbolics, translation_table
+from custom_ops.onnx._translation import translation_table
 from custom_ops.onnx._verify import Verification, verify
 from custom_ops.ops._symbolic import lowering
 
@@ -16,11 +16,8 @@ __all__ = [
     "export",
     "lower",
     "lowering",
-    "register_symbolics",
     "session",
     "target",
     "translation_table",
     "verify",
 ]
-
-register_symbolics()

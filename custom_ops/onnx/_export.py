@@ -32,7 +32,7 @@ _DEFAULT_OPSET = 20  # every target takes it, and every body and dtype is served
 
 def export(
     model: torch.nn.Module,
-    args: Sequence[Any],
+    args: Sequence[Any] | torch.Tensor,
     path: str | os.PathLike[str],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -50,7 +50,7 @@ def export(
 
     Args:
         model: The module, in evaluation mode; a module in training mode is warned about.
-        args: Its inputs.
+        args: Its inputs; one tensor stands for itself.
         path: The file to write. It appears only when everything has succeeded.
         kwargs: Its keyword inputs.
         lowering: What becomes of our ops: "portable" (nodes that carry their decomposition, so
@@ -141,8 +141,14 @@ def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
 
 
 @contextlib.contextmanager
-def _tracing() -> Iterator[None]:
-    """Our ops become nodes, and gradients are off: with them on, some torch ops do not export."""
+def _tracing(model: torch.nn.Module) -> Iterator[None]:
+    """Makes our ops nodes, and turns gradients off.
+
+    With them on, `scaled_dot_product_attention` with a learnt mask does not export: torch traces
+    it with other strides than it has decomposed. A view of a parameter is enough for that, even
+    under `torch.no_grad`, so no parameter may ask for a gradient.
+    """
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.no_grad(), symbolic_lowering("custom"), warnings.catch_warnings():
         for message in (
             ".*legacy TorchScript-based ONNX export",
@@ -151,7 +157,13 @@ def _tracing() -> Iterator[None]:
             ".*shape inference of custom_ops",
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        try:
+            for parameter in learnt:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in learnt:
+                parameter.requires_grad_(True)
 
 
 def _by_dynamo(
@@ -162,7 +174,7 @@ def _by_dynamo(
     output_names: list[str] | None,
     dynamic_shapes: Any,
 ) -> tuple[ir.Model, list[Call]]:
-    with _tracing():
+    with _tracing(model):
         try:
             program = torch.onnx.export(
                 model,
@@ -207,7 +219,7 @@ def _by_torchscript(
     axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
     modes = torch.onnx.TrainingMode
     mode = modes.TRAINING if model.training else modes.EVAL
-    with tempfile.TemporaryDirectory() as folder, _tracing(), _flat_forward(model, call):
+    with tempfile.TemporaryDirectory() as folder, _tracing(model), _flat_forward(model, call):
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
@@ -255,7 +267,10 @@ def _check(file: Path) -> None:
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise RuntimeError(f"export: the model must be valid, got: {error}") from error
+        raise RuntimeError(
+            f"export: the model must be valid, got: {first_line(error)}; export at another "
+            "opset_version, or the module in float32"
+        ) from error
 
 
 def _verified(
@@ -272,9 +287,10 @@ def _verified(
         try:
             result = compare(file, calls, wanted, names, kernels=kind)
         except Exception as error:
+            remedy = "; export the module in float32" * ("NOT_IMPLEMENTED" in str(error))
             raise RuntimeError(
                 f"export: the model must run with kernels={kind!r} in the installed "
-                f"onnxruntime, got: {first_line(error)}"
+                f"onnxruntime, got: {first_line(error)}{remedy}"
             ) from error
         if not result:
             raise RuntimeError(

@@ -143,9 +143,7 @@ def resized(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return tensor
 
 
-def doubled(
-    call: Call, axes: Mapping[str, Mapping[int, str]], names: Sequence[str]
-) -> list[Call]:
+def doubled(call: Call, axes: Mapping[str, Mapping[int, str]], names: Sequence[str]) -> list[Call]:
     """Returns the call with every dynamic size doubled; nothing, if no size is dynamic."""
     if not axes:
         return []
@@ -174,19 +172,18 @@ def drawn(program: Any, call: Call) -> list[Call]:
     for shape, tensor in pairs:
         for size, actual in zip(shape, tensor.shape, strict=True):
             if isinstance(size, torch.SymInt):
-                for symbol in size.node.expr.free_symbols:
-                    if size.node.expr == symbol:
-                        hints[symbol] = int(actual)
-                    else:
-                        hints.setdefault(symbol, 4)
+                expr = size.node.expr
+                factor = int(expr.subs(dict.fromkeys(expr.free_symbols, 1)))  # as in 32 * h
+                for symbol in expr.free_symbols:
+                    hints[symbol] = max(int(actual) // max(factor, 1), 1)
     if not hints:
         return []
     calls = []
-    for draw in (lambda size: size + 1, lambda size: 2 * size):
+    for times, more in ((1, 1), (2, 0)):
         choice = {}
         for symbol, hint in hints.items():
             bounds = program.range_constraints[symbol]
-            choice[symbol] = int(min(max(draw(hint), bounds.lower), bounds.upper))
+            choice[symbol] = int(min(max(hint * times + more, bounds.lower), bounds.upper))
         tensors = [resized(t, [_evaluated(size, choice) for size in s]) for s, t in pairs]
         calls.append(call.with_tensors(tensors))
     return calls

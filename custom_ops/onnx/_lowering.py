@@ -34,9 +34,7 @@ def lower(model: ModelLike, lowering: str, target: Target | None = None) -> ir.M
         ValueError: A body needs a newer opset, or the target does not run the standard op.
     """
     if lowering not in LOWERINGS:
-        raise ValueError(
-            f"lower: lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}"
-        )
+        raise ValueError(f"lower: lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
     result = open_model(model)
     _nodes.inline_callers(result)
     if lowering == "custom":
@@ -100,9 +98,7 @@ def _inline(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def _make_native(
-    model: ir.Model, dtypes: dict[ir.Node, str], target: Target, strict: bool
-) -> None:
+def _make_native(model: ir.Model, dtypes: dict[ir.Node, str], target: Target, strict: bool) -> None:
     """Turns nodes into the standard op of the same meaning, where the target runs it.
 
     Args:

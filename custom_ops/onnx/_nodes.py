@@ -16,9 +16,10 @@ _NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
 
 def our_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, Op]]:
     """Yields the nodes of our ops with the ops, in subgraphs and in functions of others too."""
-    functions = (f for f in model.functions.values() if f.domain != DOMAIN)
-    for graph in (model.graph, *functions):
-        yield from _nodes_of(graph)
+    yield from _nodes_of(model.graph)
+    for function in model.functions.values():
+        if function.domain != DOMAIN:
+            yield from _nodes_of(function)
 
 
 def _nodes_of(graph: ir.Graph | ir.Function) -> Iterator[tuple[ir.Node, Op]]:
@@ -193,4 +194,4 @@ def is_neutral(value: ir.Value | None, given: Any) -> bool:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.size != 1:
         return False
-    return float(tensor.numpy().reshape(())) == given.neutral[0]
+    return bool(tensor.numpy().reshape(()) == given.neutral[0])

@@ -52,9 +52,7 @@ def session(
         [3. 3.]
     """
     if kernels not in KERNELS:
-        raise ValueError(
-            f"session: kernels must be one of {', '.join(KERNELS)}, got {kernels!r}"
-        )
+        raise ValueError(f"session: kernels must be one of {', '.join(KERNELS)}, got {kernels!r}")
     options = sess_options if sess_options is not None else onnxruntime.SessionOptions()
     chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
     kind: Any = onnxruntime.InferenceSession
@@ -72,7 +70,7 @@ def session(
             if library is not None and library not in registered:
                 options.register_custom_ops_library(library)
                 registered.add(library)
-            return kind(given, options, providers=chosen)  # type: ignore[no-any-return]
+            return kind(given, options, providers=chosen)
         except Exception as error:
             if any(symptom in str(error) for symptom in _REGISTERED_TWICE):
                 raise ValueError(

@@ -95,9 +95,7 @@ def target(name: str | None = None) -> Target:
     except InvalidVersion:
         version = None
     if package.strip() != "onnxruntime" or version is None:
-        raise ValueError(
-            f"target: name must be a release like 'onnxruntime==1.20', got {name!r}"
-        )
+        raise ValueError(f"target: name must be a release like 'onnxruntime==1.20', got {name!r}")
     known = [Version(release) for release in RELEASES]
     if version < known[0]:
         raise ValueError(

@@ -13,7 +13,7 @@ from onnxscript.values import Opset
 from custom_ops.onnx._nodes import dtype_name
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, ops
-from custom_ops.ops._symbolic import current_lowering, register_symbolic
+from custom_ops.ops._symbolic import current_lowering
 
 # The dynamo exporter writes this opset, then converts the model to the one asked for.
 _WRITTEN_OPSET = 18
@@ -29,7 +29,8 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     Example:
         >>> import torch, custom_ops
         >>> program = torch.onnx.export(
-        ...     custom_ops.MulAdd().eval(), (torch.ones(2), torch.ones(2)), dynamo=True, verbose=False,
+        ...     custom_ops.MulAdd().eval(), (torch.ones(2), torch.ones(2)),
+        ...     dynamo=True, verbose=False,
         ...     custom_translation_table=custom_ops.onnx.translation_table())
         >>> sorted({node.op_type for node in program.model.graph})
         ['Add', 'Mul']
@@ -42,17 +43,6 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             if overload is not None:
                 table[overload] = _translation(op, mapping)
     return table
-
-
-def register_symbolics() -> None:
-    """Registers our ops, and torchvision's deform_conv2d, with the TorchScript exporter.
-
-    Importing `custom_ops.onnx` does it; ``with custom_ops.onnx.lowering(...)`` chooses what
-    becomes of the ops.
-    """
-    for op in ops().values():
-        for name, mapping in {f"{DOMAIN}::{op.name}": None, **op.onnx.foreign}.items():
-            register_symbolic(name, op, mapping)
 
 
 def _overload(name: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from custom_ops import _library
-from custom_ops.ops._body import Body
+from custom_ops.ops._body import DOMAIN, Body
 from custom_ops.ops._function import OpFunction
 from custom_ops.ops._samples import TOLERANCES, BadCalls, Sample, Samples, Tolerance
-from custom_ops.ops._symbolic import emit
+from custom_ops.ops._symbolic import emit, register_symbolic
 from custom_ops.ops._wiring import TorchOp, register_torch
 
 
@@ -107,13 +107,15 @@ _OPS: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
-    """Adds an op to the registry and makes it a full citizen of torch."""
+    """Adds an op to the registry and tells torch and its TorchScript exporter of it."""
     register_torch(op.torch)
 
     def symbolic(g: Any, *args: Any) -> Any:
         return emit(g, op.spec, op.onnx.body, args)
 
     op.function.symbolic = staticmethod(symbolic)  # type: ignore[attr-defined]
+    for name, mapping in {f"{DOMAIN}::{op.name}": None, **op.onnx.foreign}.items():
+        register_symbolic(name, op, mapping)
     _OPS[op.name] = op
     return op
 
