@@ -279,8 +279,9 @@ def test_export_says_what_the_exporter_does_not_take(exporter: str, folder: Path
 def test_verify(exported: Path, kernels: str) -> None:
     outcome = call("verify", str(exported), "nets:full", "--kernels", kernels)
     assert outcome.code == 0
-    assert outcome.out.count("equal (largest difference") == 2
-    assert "[4, 3, 16, 16]" in outcome.out  # the sizes left open, doubled
+    assert outcome.out.count("equal (largest difference") == 3
+    assert "[3, 3, 9, 9]" in outcome.out  # the sizes left open: one more, and doubled
+    assert "[4, 3, 16, 16]" in outcome.out
 
 
 def test_verify_other_weights(exported: Path) -> None:

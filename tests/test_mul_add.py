@@ -48,6 +48,14 @@ def test_alpha_must_be_a_number() -> None:
         custom_ops.mul_add(torch.ones(1), torch.ones(1), alpha="2")  # type: ignore[arg-type]
 
 
+def test_inputs_must_be_tensors() -> None:
+    a = torch.ones(2)
+    with pytest.raises(TypeError, match=r"b must be a Tensor, got float; make it a tensor"):
+        custom_ops.mul_add(a, 3.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got ndarray; custom_ops.numpy.mul_add takes arrays"):
+        custom_ops.mul_add(a.numpy(), a)  # type: ignore[arg-type]
+
+
 def test_module() -> None:
     module = custom_ops.MulAdd(alpha=0.5)
     assert repr(module) == "MulAdd(alpha=0.5)"

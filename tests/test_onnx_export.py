@@ -45,7 +45,7 @@ def test_lowerings(exporter: str, kind: str, tmp_path: Path) -> None:
         output_names=["result"],
     )
     assert result
-    assert len(result.checks) == (3 if exporter == "dynamo" else 2)
+    assert len(result.checks) == 3
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
@@ -142,7 +142,7 @@ def test_nested_inputs_keywords_and_numbers(exporter: str, tmp_path: Path) -> No
             verify_args=verify_args,
         )
         assert result
-        assert len(result.checks) == (2 if verify_args or exporter == "torchscript" else 3)
+        assert len(result.checks) == (2 if verify_args else 3)
     model = onnx.load(path)
     names = ["x", "pair_0", "pair_1_0", "table_b", "table_a", "last", "late"]
     assert [i.name for i in model.graph.input] == names
@@ -451,3 +451,49 @@ def test_gradients_are_off_and_the_module_is_left_alone(exporter: str, tmp_path:
 
 def test_one_tensor_is_one_input(tmp_path: Path) -> None:
     assert export(net(), IMAGE[0], tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ({"img": {0: "N"}}, r"dynamic_shapes must name inputs \(a, b\), got 'img'"),
+        (({0: "N"},), r"dynamic_shapes must have one entry for each input \(a, b\), got 1"),
+        (({9: "N"}, None), r"dynamic_shapes of a must name axes 0 to 1, got 9"),
+    ],
+    ids=["name", "count", "axis"],
+)
+def test_wrong_dynamic_shapes_are_refused(
+    exporter: str, shapes: Any, sentence: str, tmp_path: Path
+) -> None:
+    args = (torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=sentence):
+        custom_ops.onnx.export(
+            custom_ops.MulAdd().eval(),
+            args,
+            tmp_path / "m.onnx",
+            exporter=exporter,
+            dynamic_shapes=shapes,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_odd_size_is_tried_where_the_example_is_even(tmp_path: Path) -> None:
+    class Parity(torch.nn.Module):
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
+            return custom_ops.mul_add(a, a) * (1 if a.shape[0] % 2 == 0 else 7)
+
+    with pytest.raises(RuntimeError, match=r"\[5, 3\]: DIFFERS"):
+        custom_ops.onnx.export(
+            Parity().eval(),
+            (torch.ones(4, 3),),
+            tmp_path / "m.onnx",
+            exporter="torchscript",
+            dynamic_shapes=({0: "N"},),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_must_be_a_module(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"export: model must be a torch.nn.Module, got"):
+        custom_ops.onnx.export(lambda a: a, (torch.ones(2),), tmp_path / "m.onnx")

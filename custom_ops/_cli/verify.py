@@ -17,7 +17,7 @@ def verify(
 ) -> None:
     """Compare an ONNX file in ONNX Runtime with its torch module.
 
-    On the example inputs, and on inputs with each size doubled that the file leaves open.
+    On the example inputs, and on two other sizes where the file leaves sizes open.
     """
     with progress("Loading the model and the module") as report:
         session = open_session(model, kernels)
@@ -30,7 +30,7 @@ def verify(
                 model,
                 found.module,
                 found.args,
-                more_args=_doubled(found.args, session.get_inputs()),
+                more_args=_other_sizes(found.args, session.get_inputs()),
                 kernels=kernels,
             )
         except Exception as error:
@@ -43,17 +43,18 @@ def verify(
     end(bool(verification))
 
 
-def _doubled(args: tuple[Any, ...], inputs: list[Any]) -> list[list[Any]]:
-    """Returns the inputs with every size doubled that the model leaves open, if there is one."""
+def _other_sizes(args: tuple[Any, ...], inputs: list[Any]) -> list[tuple[Any, ...]]:
+    """Returns the inputs in other sizes, where the model leaves sizes open."""
     import torch
+
+    from custom_ops.onnx._inputs import Call, other_sizes
 
     if len(args) != len(inputs) or not all(isinstance(arg, torch.Tensor) for arg in args):
         return []
-    doubled = []
-    for tensor, given in zip(args, inputs, strict=True):
-        for axis, dim in enumerate(given.shape[: tensor.dim()]):
-            if not isinstance(dim, int):
-                tensor = torch.cat([tensor, tensor], axis)
-        doubled.append(tensor)
-    changed = any(new.shape != old.shape for new, old in zip(doubled, args, strict=True))
-    return [doubled] if changed else []
+    axes = {
+        given.name: {axis: str(dim) for axis, dim in enumerate(given.shape) if type(dim) is not int}
+        for given in inputs
+    }
+    if not any(axes.values()):
+        return []
+    return [call.args for call in other_sizes(Call(args, {}), axes, [i.name for i in inputs])]

@@ -1,6 +1,7 @@
 """From a torch module to an ONNX file that is known to run."""
 
 import contextlib
+import logging
 import os
 import tempfile
 import warnings
@@ -87,6 +88,8 @@ def export(
         raise ValueError(
             f"export: lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}"
         )
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"export: model must be a torch.nn.Module, got {model!r}")
     chosen = find_target(target)
     opset = _checked_opset(exporter, opset_version, chosen)
     if any(module.training for module in model.modules()):
@@ -96,6 +99,7 @@ def export(
             stacklevel=2,
         )
     call = Call((args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
+    _inputs.check_dynamic_shapes(model, call, dynamic_shapes)
     names = list(input_names or _inputs.input_names(model, call))
     if len(names) != len(call.tensors):
         raise ValueError(
@@ -157,11 +161,16 @@ def _tracing(model: torch.nn.Module) -> Iterator[None]:
             ".*shape inference of custom_ops",
         ):
             warnings.filterwarnings("ignore", message=message)
+        # It warns of each op of torchvision, where torchvision is not installed.
+        registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+        level = registration.level
         try:
+            registration.setLevel(logging.ERROR)
             for parameter in learnt:
                 parameter.requires_grad_(False)
             yield
         finally:
+            registration.setLevel(level)
             for parameter in learnt:
                 parameter.requires_grad_(True)
 
@@ -234,7 +243,7 @@ def _by_torchscript(
         )
         exported = ir.load(file)
         ir.external_data.load_to_model(exported)
-    return exported, _inputs.doubled(call, axes, input_names)
+    return exported, _inputs.other_sizes(call, axes, input_names)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,47 @@ def dynamic_axes(
     return axes
 
 
+def check_dynamic_shapes(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> None:
+    """Refuses names, entries and axes that the inputs do not have.
+
+    Args:
+        model: The module.
+        call: Its arguments.
+        dynamic_shapes: As for `dynamic_axes`.
+
+    Raises:
+        ValueError: One sentence.
+    """
+    parameters = list(dict.fromkeys(path[0] for path, _ in _paths(model, call)))
+    known = ", ".join(map(str, parameters))
+    if isinstance(dynamic_shapes, Mapping):
+        unknown = [name for name in dynamic_shapes if name not in parameters]
+        if unknown:
+            raise ValueError(
+                f"export: dynamic_shapes must name inputs ({known}), got {unknown[0]!r}"
+            )
+        entries = dict(dynamic_shapes)
+    elif isinstance(dynamic_shapes, (list, tuple)):
+        if len(dynamic_shapes) != len(parameters):
+            raise ValueError(
+                f"export: dynamic_shapes must have one entry for each input ({known}), got "
+                f"{len(dynamic_shapes)}; None stands for an input of fixed sizes"
+            )
+        entries = dict(zip(parameters, dynamic_shapes, strict=True))
+    else:
+        return
+    for path, leaf in _paths(model, call):
+        spec = entries.get(path[0])
+        if len(path) > 1 or not isinstance(leaf, torch.Tensor) or not isinstance(spec, Mapping):
+            continue
+        for axis in spec:
+            if not 0 <= axis < leaf.dim():
+                raise ValueError(
+                    f"export: dynamic_shapes of {path[0]} must name axes 0 to {leaf.dim() - 1}, "
+                    f"got {axis}"
+                )
+
+
 def name_axes(model: ir.Model, axes: Mapping[str, Mapping[int, str]]) -> None:
     """Gives the sizes of a model the names of `axes`; torch loses them in nested inputs."""
     names: dict[str, str] = {}
@@ -143,15 +184,34 @@ def resized(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return tensor
 
 
-def doubled(call: Call, axes: Mapping[str, Mapping[int, str]], names: Sequence[str]) -> list[Call]:
-    """Returns the call with every dynamic size doubled; nothing, if no size is dynamic."""
+# From a size to the others that a model is tried on: one that is odd where it is even, and one
+# that a network takes which halves its image.
+_OTHER_SIZES = ((1, 1), (2, 0))
+
+
+def other_sizes(
+    call: Call, axes: Mapping[str, Mapping[int, str]], names: Sequence[str]
+) -> list[Call]:
+    """Returns the call with every dynamic size one larger, and doubled; nothing, if none is."""
     if not axes:
         return []
-    tensors = [
-        resized(t, [s * 2 if axis in axes.get(name, ()) else s for axis, s in enumerate(t.shape)])
-        for name, t in zip(names, call.tensors, strict=True)
-    ]
-    return [call.with_tensors(tensors)]
+    calls = []
+    for times, more in _OTHER_SIZES:
+        tensors = []
+        for name, tensor in zip(names, call.tensors, strict=True):
+            dynamic = axes.get(name, ())
+            sizes = [
+                size * times + more if axis in dynamic else size
+                for axis, size in enumerate(tensor.shape)
+            ]
+            tensors.append(resized(tensor, sizes))
+        calls.append(call.with_tensors(tensors))
+    return _distinct(calls)
+
+
+def _distinct(calls: Sequence[Call]) -> list[Call]:
+    by_sizes = {tuple(tuple(t.shape) for t in call.tensors): call for call in calls}
+    return list(by_sizes.values())
 
 
 def drawn(program: Any, call: Call) -> list[Call]:
@@ -179,14 +239,14 @@ def drawn(program: Any, call: Call) -> list[Call]:
     if not hints:
         return []
     calls = []
-    for times, more in ((1, 1), (2, 0)):
+    for times, more in _OTHER_SIZES:
         choice = {}
         for symbol, hint in hints.items():
             bounds = program.range_constraints[symbol]
             choice[symbol] = int(min(max(hint * times + more, bounds.lower), bounds.upper))
         tensors = [resized(t, [_evaluated(size, choice) for size in s]) for s, t in pairs]
         calls.append(call.with_tensors(tensors))
-    return calls
+    return _distinct(calls)
 
 
 def _evaluated(size: Any, choice: Mapping[Any, int]) -> int:

@@ -73,8 +73,8 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
     """
     op = _OVERLOADS[name]
     for i in _REQUIRED[name]:
-        if args[i] is None:
-            _output_dtypes(name, args)  # says what is missing
+        if not isinstance(args[i], Tensor):
+            _refuse(name, i, args)
     if (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -85,6 +85,16 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
         return op(*args)
     with _below_autograd():
         return op(*args)
+
+
+def _refuse(name: str, index: int, args: tuple[Any, ...]) -> None:
+    """Says what a required input must be."""
+    if args[index] is None:
+        _output_dtypes(name, args)  # says what is missing
+    given = _library.specs()[name].inputs[index].name
+    kind = type(args[index]).__name__
+    remedy = f"custom_ops.numpy.{name} takes arrays" if kind == "ndarray" else "make it a tensor"
+    raise TypeError(f"{name}: {given} must be a Tensor, got {kind}; {remedy}")
 
 
 def register_torch(spec: TorchOp) -> None:

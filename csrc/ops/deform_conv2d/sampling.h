@@ -63,11 +63,14 @@ Sample<A> sample_at(A y, A x, A mask, int64_t height, int64_t width, int64_t str
   const A up_down[2] = {A(1) - sample.down, sample.down};
   const A left_right[2] = {A(1) - sample.right, sample.right};
   for (int corner = 0; corner < 4; ++corner) {
-    const int64_t row = top + corner / 2, column = left + corner % 2;
     sample.weight[corner] = up_down[corner / 2] * left_right[corner % 2];
-    if (row >= 0 && row < height && column >= 0 && column < width) {
-      sample.at[corner] = row * stride_y + column * stride_x;
-    }
+  }
+  const int64_t first = top * stride_y + left * stride_x;
+  const int64_t at[4] = {first, first + stride_x, first + stride_y, first + stride_y + stride_x};
+  for (int corner = 0; corner < 4; ++corner) {
+    const int64_t row = top + corner / 2, column = left + corner % 2;
+    const bool reads = row >= 0 && row < height && column >= 0 && column < width;
+    sample.at[corner] = sample.whole || reads ? at[corner] : kOutside;
   }
   return sample;
 }
