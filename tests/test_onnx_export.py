@@ -1,7 +1,6 @@
 """custom_ops.onnx.export: what it writes, checks and refuses."""
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ from custom_ops.onnx._lowering import LOWERINGS
 BOTH = pytest.mark.parametrize("exporter", list(EXPORTERS))
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export")
-        warnings.filterwarnings("ignore", message=".*shape inference of custom_ops")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 # --- the file ----------------------------------------------------------------------------------

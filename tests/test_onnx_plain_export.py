@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,7 @@ from custom_ops.ops.mul_add import MulAddFunction
 BOTH = pytest.mark.parametrize("exporter", list(EXPORTERS))
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export")
-        warnings.filterwarnings("ignore", message=".*shape inference of custom_ops")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def agrees(path: Path, model: torch.nn.Module, args: Any, kernels: str) -> None:

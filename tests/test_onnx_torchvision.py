@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,7 @@ from custom_ops.onnx._lowering import LOWERINGS
 torchvision = pytest.importorskip("torchvision")
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export")
-        warnings.filterwarnings("ignore", message=".*shape inference of custom_ops")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Foreign(torch.nn.Module):
