@@ -35,6 +35,9 @@ class Context {
   // Calls do not nest.
   virtual void parallel_for(int64_t count, int64_t grain, RangeFunction function) const = 0;
 
+  // How many threads parallel_for may use at once, as far as the host tells.
+  virtual int64_t threads() const = 0;
+
   // Memory of the host, not initialised, aligned to kAlignment; and its return. Both may be called
   // from inside parallel_for. Kernels use Scratch.
   virtual void* allocate(size_t bytes) const = 0;

@@ -21,8 +21,8 @@ class SessionContext final : public Context {
   }
 
   void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
-    // The runtime does not tell how many threads it has: a few ranges for each there could be.
-    static const int64_t most = 4 * std::max(1u, std::thread::hardware_concurrency());
+    // A few ranges for each thread there could be.
+    const int64_t most = 4 * threads();
     const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
     if (count <= 0) return;
     if (ranges == 1) return function(0, count);
@@ -30,6 +30,12 @@ class SessionContext final : public Context {
     check(api_, KernelContextParallelFor::call(api_, context_, &run, static_cast<size_t>(ranges),
                                                static_cast<size_t>(ranges), &work));
     if (work.error) std::rethrow_exception(work.error);
+  }
+
+  // The runtime does not tell how many it has.
+  int64_t threads() const override {
+    static const int64_t machine = std::max(1u, std::thread::hardware_concurrency());
+    return machine;
   }
 
   void* allocate(size_t bytes) const override {

@@ -114,7 +114,7 @@ class PoolContext final : public Context {
   explicit PoolContext(ThreadPool& pool) : pool_(pool) {}
 
   void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
-    const int64_t most = 4 * pool_.threads();
+    const int64_t most = 4 * threads();
     const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
     if (count <= 0) return;
     if (ranges == 1) return function(0, count);
@@ -122,6 +122,8 @@ class PoolContext final : public Context {
       function(count * begin / ranges, count * end / ranges);
     });
   }
+  int64_t threads() const override { return pool_.threads(); }
+
   void* allocate(size_t bytes) const override {
     return ::operator new(bytes, std::align_val_t(kAlignment));
   }

@@ -70,6 +70,8 @@ class TorchContext final : public Context {
     torch::stable::parallel_for(0, count, grain, function);
   }
 
+  int64_t threads() const override { return torch::stable::get_num_threads(); }
+
   void* allocate(size_t bytes) const override {
     // The tensor's handle lies in front of the memory that the caller gets.
     const auto room = static_cast<int64_t>(bytes + 2 * kAlignment);

@@ -1,9 +1,215 @@
 // deform_conv2d: deformable convolution, v1 and v2 (https://arxiv.org/abs/1811.11168, eq. 1).
-#include "ops/deform_conv2d/sampling.h"
-#include "simd/product.h"
+//
+// For each tile of pixels: sample some taps of some channels into a panel, multiply it by their
+// slice of the weight, and add.
+#include "ops/deform_conv2d/problem.h"
 
 namespace custom_ops::deform_conv2d {
 namespace {
+
+// Taps of some chunks of one weight group that fill a panel.
+struct Block {
+  struct Part {
+    Chunk chunk;
+    Piece piece;
+  };
+  int64_t group;
+  Taps taps;
+  int64_t depth = 0;
+  int64_t place = 0;  // of its packed weights
+  std::vector<Part> parts{};
+};
+
+template <typename T>
+class Forward {
+ public:
+  using A = Compute<T>;
+
+  Forward(const Context& context, const Problem<T>& problem, OptionalIn<T> bias, Out<T> output)
+      : context_(context),
+        problem_(problem),
+        output_(output),
+        columns_(kernels<T>().columns),
+        group_outputs_(problem.g.out_channels / problem.g.groups),
+        panels_(ceil_divide(group_outputs_, columns_)),
+        blocks_(make_blocks()),
+        start_(context, problem.g.groups * panels_ * columns_),
+        weights_(context, blocks_.back().place + blocks_.back().depth * panels_ * columns_) {
+    for (int64_t i = 0; i < problem.g.groups * panels_ * columns_; ++i) {
+      const int64_t output_of_group = i % (panels_ * columns_);
+      const int64_t channel = i / (panels_ * columns_) * group_outputs_ + output_of_group;
+      const bool given = bias && output_of_group < group_outputs_;
+      start_[i] =
+          given ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]) : A(0);
+    }
+    pack_weights();
+  }
+
+  void run(const T* chunked) const {
+    const int64_t images = problem_.g.batch, threads = context_.threads();
+    int64_t tiles = ceil_divide(problem_.pixels(), kTile), parts = 1;
+    if (images * tiles < threads && panels_ * columns_ >= kManyOutputs) {
+      // Few pixels: threads share them and take some of the outputs each.
+      parts = std::min(ceil_divide(threads, images * tiles), problem_.g.groups * panels_);
+    } else {
+      // As many tiles as the threads can share evenly, where that does not make them small.
+      int64_t even = tiles;
+      while (images * even % threads != 0 && images * even < 8 * threads) ++even;
+      if (problem_.pixels() / even >= kSmallTile) tiles = even;
+    }
+    const int64_t size = ceil_divide(problem_.pixels(), tiles);
+    context_.parallel_for(images * tiles * parts, 1, [&](int64_t begin, int64_t end) {
+      const Scratch<A> panel(context_, (kTile + kSlackRows) * kPanelStep);
+      const Scratch<A> sums(context_, (panels_ + 1) * (kTile + kSlackRows) * columns_);
+      Planner<T> planner(context_, problem_);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task / parts % tiles * size, all = problem_.g.groups * panels_;
+        const Tile tile{task / parts / tiles, first, std::min(size, problem_.pixels() - first)};
+        if (tile.count <= 0) continue;
+        planner.start(tile);
+        // The product reads whole blocks of rows.
+        std::fill_n(panel.data() + tile.count * kPanelStep, kSlackRows * kPanelStep, A(0));
+        compute(tile, all * (task % parts) / parts, all * (task % parts + 1) / parts, chunked,
+                planner, panel.data(), sums.data());
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kManyOutputs = 256;
+  static constexpr int64_t kSmallTile = 48;
+
+  std::vector<Block> make_blocks() const {
+    std::vector<Block> blocks;
+    int64_t place = 0;
+    for (int64_t group = 0; group < problem_.g.groups; ++group) {
+      for (const Taps& taps : problem_.tap_groups) {
+        bool fresh = true;
+        for (const Chunk& chunk : problem_.chunks) {
+          if (chunk.group != group) continue;
+          const int64_t depth = taps.count * chunk.channels;
+          if (fresh || blocks.back().depth + depth > kDepth) {
+            if (!blocks.empty()) place += blocks.back().depth * panels_ * columns_;
+            blocks.push_back({group, taps});
+            blocks.back().place = place;
+            fresh = false;
+          }
+          Block& block = blocks.back();
+          block.parts.push_back({chunk, {chunk.channels, taps.count, block.depth}});
+          block.depth += depth;
+        }
+      }
+    }
+    return blocks;
+  }
+
+  // [block][panel][depth][column]
+  void pack_weights() const {
+    const auto count = static_cast<int64_t>(blocks_.size());
+    context_.parallel_for(count * panels_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const Block& block = blocks_[task / panels_];
+        const int64_t first = task % panels_ * columns_;
+        A* const to = weights_.data() + block.place + first * block.depth;
+        const int64_t given = std::min(columns_, group_outputs_ - first);
+        if (given < columns_) std::fill_n(to, block.depth * columns_, A(0));
+        for (int64_t o = 0; o < given; ++o) {
+          const int64_t output = block.group * group_outputs_ + first + o;
+          for (const Block::Part& part : block.parts) {
+            const int64_t channel = part.chunk.first - block.group * problem_.g.group_channels;
+            for (int64_t c = 0; c < part.piece.channels; ++c) {
+              A* column = to + (part.piece.first + c) * columns_ + o;
+              for (int64_t tap = 0; tap < block.taps.count; ++tap) {
+                *column = load(problem_.weight_at(output, channel + c, block.taps.first + tap));
+                column += part.piece.channels * columns_;
+              }
+            }
+          }
+        }
+      }
+    });
+  }
+
+  // The outputs of a tile in panels [begin, end) of all.
+  void compute(const Tile& tile, int64_t begin, int64_t end, const T* chunked, Planner<T>& planner,
+               A* panel, A* sums) const {
+    const Kernels<T>& k = kernels<T>();
+    const int64_t sums_size = (kTile + kSlackRows) * columns_;
+    for (size_t b = 0; b < blocks_.size(); ++b) {
+      const Block& block = blocks_[b];
+      const int64_t first = std::max(begin - block.group * panels_, int64_t(0));
+      const int64_t last = std::min(end - block.group * panels_, panels_);
+      if (first >= last) continue;
+      for (const Block::Part& part : block.parts) {
+        k.sample(chunked + problem_.place(tile.image, part.chunk), problem_.frame.row(),
+                 planner.of(part.chunk.offset_group, block.taps), part.piece, tile.count, panel);
+      }
+      const bool is_first = b == 0 || blocks_[b - 1].group != block.group;
+      const bool is_last = b + 1 == blocks_.size() || blocks_[b + 1].group != block.group;
+      for (int64_t i = first; i < last; ++i) {
+        A* const sum = sums + (i - first) * sums_size;
+        k.multiply(tile.count, block.depth, panel,
+                   weights_.data() + block.place + i * columns_ * block.depth, sum,
+                   is_first ? start_.data() + (block.group * panels_ + i) * columns_ : nullptr);
+        if (!is_last) continue;
+        const int64_t output = block.group * group_outputs_ + i * columns_;
+        k.finish(sum, columns_, tile.count, std::min(columns_, group_outputs_ - i * columns_),
+                 output_.data + (tile.image * problem_.g.out_channels + output) * problem_.pixels() +
+                     tile.first,
+                 problem_.pixels());
+      }
+    }
+  }
+
+  const Context& context_;
+  const Problem<T>& problem_;
+  const Out<T> output_;
+  const int64_t columns_, group_outputs_, panels_;
+  const std::vector<Block> blocks_;
+  const Scratch<A> start_;    // the bias of each panel
+  const Scratch<A> weights_;  // packed
+};
+
+// A group for each channel: no product, each sample is added at once.
+template <typename T>
+void run_depthwise(const Context& context, const Problem<T>& problem, OptionalIn<T> bias,
+                   const T* chunked, Out<T> output) {
+  using A = Compute<T>;
+  const int64_t taps = problem.g.taps(), pixels = problem.pixels();
+  const Scratch<A> weights(context, problem.g.channels * taps);  // [chunk][tap][channel]
+  for (const Chunk& chunk : problem.chunks) {
+    for (int64_t i = 0; i < taps * chunk.channels; ++i) {
+      weights[chunk.first * taps + i] =
+          load(problem.weight_at(chunk.first + i % chunk.channels, 0, i / chunk.channels));
+    }
+  }
+  const int64_t tiles = ceil_divide(pixels, kTile);
+  context.parallel_for(problem.g.batch * tiles, 1, [&](int64_t begin, int64_t end) {
+    const Scratch<A> sums(context, (kTile + kSlackRows) * kChunk + kSlack);
+    Planner<T> planner(context, problem);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % tiles * kTile;
+      const Tile tile{task / tiles, first, std::min(kTile, pixels - first)};
+      planner.start(tile);
+      for (const Chunk& chunk : problem.chunks) {
+        for (int64_t i = 0; i < tile.count * chunk.channels; ++i) {
+          const int64_t channel = chunk.first + i % chunk.channels;
+          sums[i] = bias ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]])
+                         : A(0);
+        }
+        for (const Taps& group : problem.tap_groups) {
+          kernels<T>().sample_depthwise(
+              chunked + problem.place(tile.image, chunk), problem.frame.row(),
+              planner.of(chunk.offset_group, group), chunk.channels, group.count, tile.count,
+              weights.data() + chunk.first * taps + group.first * chunk.channels, sums.data());
+        }
+        kernels<T>().finish(
+            sums.data(), chunk.channels, tile.count, chunk.channels,
+            output.data + (tile.image * problem.g.channels + chunk.first) * pixels + first, pixels);
+      }
+    }
+  });
+}
 
 struct DeformConv2d : Attributes {
   static constexpr const char* name = "deform_conv2d";
@@ -18,68 +224,18 @@ struct DeformConv2d : Attributes {
     return check(input, weight, offset, bias, mask).output();
   }
 
-  // For each tile of pixels: sample the input into columns, then multiply by the weight.
   template <typename T>
   void compute(const Context& context, In<T> input, In<T> weight, In<T> offset, OptionalIn<T> bias,
                OptionalIn<T> mask, Out<T> output) const {
-    using A = Compute<T>;
     if (output.size() == 0) return;
-    const Problem<T> problem{input, offset, mask, *this, geometry_of(*this, input, weight, offset)};
-    const Geometry<int64_t>& g = problem.g;
-    const Scratch<A> weights(context, weight.size());
-    copy_weight(weight, weights.data());
-    const int64_t group_outputs = g.out_channels / g.groups, depth = g.group_channels * g.taps();
-
-    context.parallel_for(g.batch * problem.tiles(), 1, [&](int64_t begin, int64_t end) {
-      const Scratch<Sample<A>> samples(context, g.taps() * kTile);
-      const Scratch<A> columns(context, depth * kTile);
-      const Scratch<A> sums(context, group_outputs * kTile);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t n = task / problem.tiles(), first = task % problem.tiles() * kTile;
-        const int64_t count = std::min(kTile, problem.pixels() - first);
-        int64_t planned = -1;
-        for (int64_t group = 0; group < g.groups; ++group) {
-          for (int64_t c = 0; c < g.group_channels; ++c) {
-            const int64_t channel = group * g.group_channels + c;
-            const int64_t offset_group = channel / (g.channels / g.offset_groups);
-            if (offset_group != planned) {
-              problem.plan(n, offset_group, first, count, samples.data());
-              planned = offset_group;
-            }
-            sample_channel(problem.input_channel(n, channel), samples.data(), g.taps(), count,
-                           columns.data() + c * g.taps() * kTile);
-          }
-          std::fill_n(sums.data(), group_outputs * kTile, A(0));
-          const A* group_weight = weights.data() + group * group_outputs * depth;
-          multiply_add(group_outputs, count, depth, {group_weight, depth, 1}, columns.data(), kTile,
-                       sums.data(), kTile);
-          for (int64_t o = 0; o < group_outputs; ++o) {
-            const int64_t channel = group * group_outputs + o;
-            const A shift = bias_at(bias, channel);
-            T* out = output.data + (n * g.out_channels + channel) * problem.pixels() + first;
-            for (int64_t p = 0; p < count; ++p) out[p] = store<T>(sums[o * kTile + p] + shift);
-          }
-        }
-      }
-    });
-  }
-
- private:
-  template <typename T, typename A>
-  static void sample_channel(const T* channel, const Sample<A>* samples, int64_t taps,
-                             int64_t count, A* columns) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      for (int64_t p = 0; p < count; ++p) {
-        const Sample<A>& sample = samples[tap * kTile + p];
-        columns[tap * kTile + p] = sample.inside ? sample.mask * sample.value(channel) : A(0);
-      }
+    const Problem<T> problem(*this, input, weight, offset, mask);
+    const Scratch<T> chunked(context, problem.chunked_size());
+    fill_chunks(context, problem, chunked.data());
+    if (problem.is_depthwise()) {
+      run_depthwise(context, problem, bias, chunked.data(), output);
+    } else {
+      Forward<T>(context, problem, bias, output).run(chunked.data());
     }
-  }
-
-  template <typename T>
-  static Compute<T> bias_at(const OptionalIn<T>& bias, int64_t channel) {
-    if (!bias) return 0;
-    return load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]);
   }
 };
 

@@ -15,7 +15,7 @@ struct Backward {
   using A = Compute<T>;
 
   const Context& context;
-  Problem<T> problem;
+  OldProblem<T> problem;
   In<T> grad;
   const A* weights;  // [O][C / groups][taps]
   const std::vector<int64_t>& needs;
@@ -25,27 +25,27 @@ struct Backward {
   int64_t depth() const { return g().group_channels * g().taps(); }
   int64_t channels_per_offset_group() const { return g().channels / g().offset_groups; }
 
-  // The gradient of the output for a tile: [outputs of the group][kTile].
+  // The gradient of the output for a tile: [outputs of the group][kOldTile].
   void load_grad(int64_t n, int64_t group, int64_t first, int64_t count, A* tile) const {
     for (int64_t o = 0; o < group_outputs(); ++o) {
       const T* plane =
           grad.data + n * grad.strides[0] + (group * group_outputs() + o) * grad.strides[1];
       for (int64_t p = 0; p < count; ++p) {
         const int64_t row = (first + p) / g().out_width, column = (first + p) % g().out_width;
-        tile[o * kTile + p] = load(plane[row * grad.strides[2] + column * grad.strides[3]]);
+        tile[o * kOldTile + p] = load(plane[row * grad.strides[2] + column * grad.strides[3]]);
       }
     }
   }
 
-  // The gradient of the columns of some channels of a group: [channel][tap][kTile].
+  // The gradient of the columns of some channels of a group: [channel][tap][kOldTile].
   void column_gradient(int64_t channel, int64_t channels, int64_t count, const A* grad_tile,
                        A* columns) const {
     const int64_t group = channel / g().group_channels;
     const A* from =
         weights + group * group_outputs() * depth() + channel % g().group_channels * g().taps();
-    std::fill_n(columns, channels * g().taps() * kTile, A(0));
+    std::fill_n(columns, channels * g().taps() * kOldTile, A(0));
     multiply_add(channels * g().taps(), count, group_outputs(), {from, 1, depth()}, grad_tile,
-                 kTile, columns, kTile);
+                 kOldTile, columns, kOldTile);
   }
 };
 
@@ -74,23 +74,23 @@ template <typename T, typename M>
 void position_gradients(const Backward<T>& call, T* grad_offset, M* grad_mask) {
   using A = Compute<T>;
   constexpr int64_t kChannels = 16;
-  const Problem<T>& problem = call.problem;
+  const OldProblem<T>& problem = call.problem;
   const Geometry<int64_t>& g = call.g();
   const int64_t taps = g.taps(), tiles = problem.tiles(), pixels = problem.pixels();
   call.context.parallel_for(g.batch * g.offset_groups * tiles, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<Sample<A>> samples(call.context, taps * kTile);
-    const Scratch<A> grad_tile(call.context, call.group_outputs() * kTile);
-    const Scratch<A> columns(call.context, kChannels * taps * kTile);
-    const Scratch<A> sums(call.context, 3 * taps * kTile);  // y, x, mask
+    const Scratch<Sample<A>> samples(call.context, taps * kOldTile);
+    const Scratch<A> grad_tile(call.context, call.group_outputs() * kOldTile);
+    const Scratch<A> columns(call.context, kChannels * taps * kOldTile);
+    const Scratch<A> sums(call.context, 3 * taps * kOldTile);  // y, x, mask
     A* const sum_y = sums.data();
-    A* const sum_x = sum_y + taps * kTile;
-    A* const sum_mask = sum_x + taps * kTile;
+    A* const sum_x = sum_y + taps * kOldTile;
+    A* const sum_mask = sum_x + taps * kOldTile;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / tiles / g.offset_groups;
       const int64_t offset_group = task / tiles % g.offset_groups;
-      const int64_t first = task % tiles * kTile, count = std::min(kTile, pixels - first);
+      const int64_t first = task % tiles * kOldTile, count = std::min(kOldTile, pixels - first);
       problem.plan(n, offset_group, first, count, samples.data());
-      std::fill_n(sums.data(), 3 * taps * kTile, A(0));
+      std::fill_n(sums.data(), 3 * taps * kOldTile, A(0));
       const int64_t channel = offset_group * call.channels_per_offset_group();
       int64_t loaded = -1;
       for (const Block& block :
@@ -103,10 +103,10 @@ void position_gradients(const Backward<T>& call, T* grad_offset, M* grad_mask) {
           const T* plane = problem.input_channel(n, block.first + c);
           for (int64_t tap = 0; tap < taps; ++tap) {
             for (int64_t p = 0; p < count; ++p) {
-              const int64_t i = tap * kTile + p;
+              const int64_t i = tap * kOldTile + p;
               const Sample<A>& s = samples[i];
               if (!s.inside) continue;
-              const A slope = columns[c * taps * kTile + i];
+              const A slope = columns[c * taps * kOldTile + i];
               const A v0 = s.read(plane, 0), v1 = s.read(plane, 1);
               const A v2 = s.read(plane, 2), v3 = s.read(plane, 3);
               sum_y[i] += slope * s.mask * ((1 - s.right) * (v2 - v0) + s.right * (v3 - v1));
@@ -120,7 +120,7 @@ void position_gradients(const Backward<T>& call, T* grad_offset, M* grad_mask) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t plane = (n * g.offset_groups + offset_group) * taps + tap;
         for (int64_t p = 0; p < count; ++p) {
-          const int64_t i = tap * kTile + p;
+          const int64_t i = tap * kOldTile + p;
           if (call.needs[kOffset]) {
             grad_offset[2 * plane * pixels + first + p] = store<T>(sum_y[i]);
             grad_offset[(2 * plane + 1) * pixels + first + p] = store<T>(sum_x[i]);
@@ -137,21 +137,21 @@ template <typename T>
 void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
   using A = Compute<T>;
   constexpr int64_t kChannels = 8;
-  const Problem<T>& problem = call.problem;
+  const OldProblem<T>& problem = call.problem;
   const Geometry<int64_t>& g = call.g();
   const int64_t taps = g.taps(), plane = g.height * g.width;
   const std::vector<Block> blocks = blocks_of(call, 0, g.channels, kChannels);
   // The samples' offsets are those of the input, which may be strided; the gradient is row-major.
-  Problem<T> scatter = problem;
+  OldProblem<T> scatter = problem;
   const int64_t row_major[4] = {g.channels * plane, plane, g.width, 1};
   scatter.input.strides = row_major;
 
   const auto block_count = static_cast<int64_t>(blocks.size());
   call.context.parallel_for(block_count, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<Sample<A>> samples(call.context, taps * kTile);
-    const Scratch<Sample<A>> targets(call.context, taps * kTile);
-    const Scratch<A> grad_tile(call.context, call.group_outputs() * kTile);
-    const Scratch<A> columns(call.context, kChannels * taps * kTile);
+    const Scratch<Sample<A>> samples(call.context, taps * kOldTile);
+    const Scratch<Sample<A>> targets(call.context, taps * kOldTile);
+    const Scratch<A> grad_tile(call.context, call.group_outputs() * kOldTile);
+    const Scratch<A> columns(call.context, kChannels * taps * kOldTile);
     const Scratch<A> image(call.context, call.needs[kInput] ? kChannels * plane : 0);
     const Scratch<A> weight_sum(call.context, call.group_outputs() * kChannels * taps);
     for (int64_t b = begin; b < end; ++b) {
@@ -161,8 +161,8 @@ void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
       std::fill_n(weight_sum.data(), call.group_outputs() * rows, A(0));
       for (int64_t n = 0; n < g.batch; ++n) {
         if (call.needs[kInput]) std::fill_n(image.data(), block.count * plane, A(0));
-        for (int64_t first = 0; first < problem.pixels(); first += kTile) {
-          const int64_t count = std::min(kTile, problem.pixels() - first);
+        for (int64_t first = 0; first < problem.pixels(); first += kOldTile) {
+          const int64_t count = std::min(kOldTile, problem.pixels() - first);
           call.load_grad(n, group, first, count, grad_tile.data());
           if (call.needs[kInput]) {
             scatter.plan(n, offset_group, first, count, targets.data());
@@ -170,9 +170,9 @@ void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
             for (int64_t row = 0; row < rows; ++row) {
               A* const to = image.data() + row / taps * plane;
               for (int64_t p = 0; p < count; ++p) {
-                const Sample<A>& s = targets[row % taps * kTile + p];
+                const Sample<A>& s = targets[row % taps * kOldTile + p];
                 if (!s.inside) continue;
-                const A slope = s.mask * columns[row * kTile + p];
+                const A slope = s.mask * columns[row * kOldTile + p];
                 for (int corner = 0; corner < 4; ++corner) {
                   if (s.at[corner] != Sample<A>::kOutside) {
                     to[s.at[corner]] += slope * s.weight[corner];
@@ -186,12 +186,12 @@ void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
             for (int64_t row = 0; row < rows; ++row) {
               const T* from = problem.input_channel(n, block.first + row / taps);
               for (int64_t p = 0; p < count; ++p) {
-                const Sample<A>& s = samples[row % taps * kTile + p];
-                columns[row * kTile + p] = s.inside ? s.mask * s.value(from) : A(0);
+                const Sample<A>& s = samples[row % taps * kOldTile + p];
+                columns[row * kOldTile + p] = s.inside ? s.mask * s.value(from) : A(0);
               }
             }
-            multiply_add_transposed(call.group_outputs(), rows, count, grad_tile.data(), kTile,
-                                    columns.data(), kTile, weight_sum.data(), rows);
+            multiply_add_transposed(call.group_outputs(), rows, count, grad_tile.data(), kOldTile,
+                                    columns.data(), kOldTile, weight_sum.data(), rows);
           }
         }
         if (call.needs[kInput]) {

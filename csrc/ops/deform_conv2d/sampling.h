@@ -9,7 +9,7 @@
 namespace custom_ops::deform_conv2d {
 
 // Output pixels that a kernel treats together.
-inline constexpr int64_t kTile = 64;
+inline constexpr int64_t kOldTile = 64;
 
 // The four neighbours of a position: (top, left), (top, right), (bottom, left), (bottom, right).
 template <typename A>
@@ -77,7 +77,7 @@ Sample<A> sample_at(A y, A x, A mask, int64_t height, int64_t width, int64_t str
 
 // The inputs of one call and what they say about one another.
 template <typename T>
-struct Problem {
+struct OldProblem {
   using A = Compute<T>;
 
   In<T> input, offset;
@@ -87,9 +87,9 @@ struct Problem {
   bool uniform_mask = mask && mask->size() == 1;
 
   int64_t pixels() const { return g.out_height * g.out_width; }
-  int64_t tiles() const { return (pixels() + kTile - 1) / kTile; }
+  int64_t tiles() const { return (pixels() + kOldTile - 1) / kOldTile; }
 
-  // The samples of `count` pixels from `first` on, of one image and offset group: [tap][kTile].
+  // The samples of `count` pixels from `first` on, of one image and offset group: [tap][kOldTile].
   void plan(int64_t n, int64_t offset_group, int64_t first, int64_t count,
             Sample<A>* samples) const {
     const int64_t taps = g.taps();
@@ -106,7 +106,7 @@ struct Problem {
                           kernel_y * attributes.dilation[0];
         const int64_t x = column * attributes.stride[1] - attributes.pad_before(1) +
                           kernel_x * attributes.dilation[1];
-        samples[tap * kTile + p] = sample_at<A>(
+        samples[tap * kOldTile + p] = sample_at<A>(
             A(y) + load(offset_y[at]), A(x) + load(offset_x[at]), mask_at(n, channel, row, column),
             g.height, g.width, input.strides[2], input.strides[3]);
         if (++column == g.out_width) column = 0, ++row;
