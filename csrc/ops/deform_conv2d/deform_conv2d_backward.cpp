@@ -1,7 +1,11 @@
-// The gradients of deform_conv2d. Each value has one writer that adds in a fixed order, so the
-// bits do not depend on the number of threads.
-#include "ops/deform_conv2d/sampling.h"
-#include "simd/product.h"
+// The gradients of deform_conv2d. Each value has one writer that adds in an order that follows
+// from the shapes alone, so the bits do not depend on the number of threads.
+//
+// For some taps of one chunk of channels and each tile of pixels: a product gives the gradient of
+// the panel, one pass over it adds to the gradient of the input, takes the products that give the
+// gradients of offset and mask and puts the panel itself in its place, and a second product adds
+// to the gradient of the weight.
+#include "ops/deform_conv2d/problem.h"
 
 namespace custom_ops::deform_conv2d {
 namespace {
@@ -9,236 +13,371 @@ namespace {
 // Which gradients the caller asked for, in the order of the inputs.
 enum Needed { kInput, kWeight, kOffset, kBias, kMask };
 
-// What both passes read, in the compute type.
-template <typename T>
-struct Backward {
-  using A = Compute<T>;
-
-  const Context& context;
-  OldProblem<T> problem;
-  In<T> grad;
-  const A* weights;  // [O][C / groups][taps]
-  const std::vector<int64_t>& needs;
-
-  const Geometry<int64_t>& g() const { return problem.g; }
-  int64_t group_outputs() const { return g().out_channels / g().groups; }
-  int64_t depth() const { return g().group_channels * g().taps(); }
-  int64_t channels_per_offset_group() const { return g().channels / g().offset_groups; }
-
-  // The gradient of the output for a tile: [outputs of the group][kOldTile].
-  void load_grad(int64_t n, int64_t group, int64_t first, int64_t count, A* tile) const {
-    for (int64_t o = 0; o < group_outputs(); ++o) {
-      const T* plane =
-          grad.data + n * grad.strides[0] + (group * group_outputs() + o) * grad.strides[1];
-      for (int64_t p = 0; p < count; ++p) {
-        const int64_t row = (first + p) / g().out_width, column = (first + p) % g().out_width;
-        tile[o * kOldTile + p] = load(plane[row * grad.strides[2] + column * grad.strides[3]]);
-      }
-    }
-  }
-
-  // The gradient of the columns of some channels of a group: [channel][tap][kOldTile].
-  void column_gradient(int64_t channel, int64_t channels, int64_t count, const A* grad_tile,
-                       A* columns) const {
-    const int64_t group = channel / g().group_channels;
-    const A* from =
-        weights + group * group_outputs() * depth() + channel % g().group_channels * g().taps();
-    std::fill_n(columns, channels * g().taps() * kOldTile, A(0));
-    multiply_add(channels * g().taps(), count, group_outputs(), {from, 1, depth()}, grad_tile,
-                 kOldTile, columns, kOldTile);
-  }
-};
-
-// Channels that share their weight group and offset group.
-struct Block {
-  int64_t first, count;
-};
-
-template <typename T>
-std::vector<Block> blocks_of(const Backward<T>& call, int64_t begin, int64_t end, int64_t largest) {
-  std::vector<Block> blocks;
-  const auto rest = [](int64_t at, int64_t size) { return size - at % size; };
-  for (int64_t c = begin; c < end;) {
-    const int64_t count = std::min({largest, end - c, rest(c, call.g().group_channels),
-                                    rest(c, call.channels_per_offset_group())});
-    blocks.push_back({c, count});
-    c += count;
-  }
-  return blocks;
-}
-
-// The gradients of offset and mask: each tile of pixels sums over the channels.
-// offset: [N][offset groups][taps][2][pixels], mask: [N][offset groups][taps][pixels].
-// M is T, or the compute type where the mask's gradient is summed further.
-template <typename T, typename M>
-void position_gradients(const Backward<T>& call, T* grad_offset, M* grad_mask) {
-  using A = Compute<T>;
-  constexpr int64_t kChannels = 16;
-  const OldProblem<T>& problem = call.problem;
-  const Geometry<int64_t>& g = call.g();
-  const int64_t taps = g.taps(), tiles = problem.tiles(), pixels = problem.pixels();
-  call.context.parallel_for(g.batch * g.offset_groups * tiles, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<Sample<A>> samples(call.context, taps * kOldTile);
-    const Scratch<A> grad_tile(call.context, call.group_outputs() * kOldTile);
-    const Scratch<A> columns(call.context, kChannels * taps * kOldTile);
-    const Scratch<A> sums(call.context, 3 * taps * kOldTile);  // y, x, mask
-    A* const sum_y = sums.data();
-    A* const sum_x = sum_y + taps * kOldTile;
-    A* const sum_mask = sum_x + taps * kOldTile;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task / tiles / g.offset_groups;
-      const int64_t offset_group = task / tiles % g.offset_groups;
-      const int64_t first = task % tiles * kOldTile, count = std::min(kOldTile, pixels - first);
-      problem.plan(n, offset_group, first, count, samples.data());
-      std::fill_n(sums.data(), 3 * taps * kOldTile, A(0));
-      const int64_t channel = offset_group * call.channels_per_offset_group();
-      int64_t loaded = -1;
-      for (const Block& block :
-           blocks_of(call, channel, channel + call.channels_per_offset_group(), kChannels)) {
-        const int64_t group = block.first / g.group_channels;
-        if (group != loaded) call.load_grad(n, group, first, count, grad_tile.data());
-        loaded = group;
-        call.column_gradient(block.first, block.count, count, grad_tile.data(), columns.data());
-        for (int64_t c = 0; c < block.count; ++c) {
-          const T* plane = problem.input_channel(n, block.first + c);
-          for (int64_t tap = 0; tap < taps; ++tap) {
-            for (int64_t p = 0; p < count; ++p) {
-              const int64_t i = tap * kOldTile + p;
-              const Sample<A>& s = samples[i];
-              if (!s.inside) continue;
-              const A slope = columns[c * taps * kOldTile + i];
-              const A v0 = s.read(plane, 0), v1 = s.read(plane, 1);
-              const A v2 = s.read(plane, 2), v3 = s.read(plane, 3);
-              sum_y[i] += slope * s.mask * ((1 - s.right) * (v2 - v0) + s.right * (v3 - v1));
-              sum_x[i] += slope * s.mask * ((1 - s.down) * (v1 - v0) + s.down * (v3 - v2));
-              sum_mask[i] += slope * (s.weight[0] * v0 + s.weight[1] * v1 + s.weight[2] * v2 +
-                                      s.weight[3] * v3);
-            }
-          }
-        }
-      }
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t plane = (n * g.offset_groups + offset_group) * taps + tap;
-        for (int64_t p = 0; p < count; ++p) {
-          const int64_t i = tap * kOldTile + p;
-          if (call.needs[kOffset]) {
-            grad_offset[2 * plane * pixels + first + p] = store<T>(sum_y[i]);
-            grad_offset[(2 * plane + 1) * pixels + first + p] = store<T>(sum_x[i]);
-          }
-          if (call.needs[kMask]) grad_mask[plane * pixels + first + p] = store<M>(sum_mask[i]);
-        }
-      }
-    }
-  });
-}
-
-// The gradients of input and weight: a block of channels owns its part of both.
-template <typename T>
-void channel_gradients(const Backward<T>& call, T* grad_input, T* grad_weight) {
-  using A = Compute<T>;
-  constexpr int64_t kChannels = 8;
-  const OldProblem<T>& problem = call.problem;
-  const Geometry<int64_t>& g = call.g();
-  const int64_t taps = g.taps(), plane = g.height * g.width;
-  const std::vector<Block> blocks = blocks_of(call, 0, g.channels, kChannels);
-  // The samples' offsets are those of the input, which may be strided; the gradient is row-major.
-  OldProblem<T> scatter = problem;
-  const int64_t row_major[4] = {g.channels * plane, plane, g.width, 1};
-  scatter.input.strides = row_major;
-
-  const auto block_count = static_cast<int64_t>(blocks.size());
-  call.context.parallel_for(block_count, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<Sample<A>> samples(call.context, taps * kOldTile);
-    const Scratch<Sample<A>> targets(call.context, taps * kOldTile);
-    const Scratch<A> grad_tile(call.context, call.group_outputs() * kOldTile);
-    const Scratch<A> columns(call.context, kChannels * taps * kOldTile);
-    const Scratch<A> image(call.context, call.needs[kInput] ? kChannels * plane : 0);
-    const Scratch<A> weight_sum(call.context, call.group_outputs() * kChannels * taps);
-    for (int64_t b = begin; b < end; ++b) {
-      const Block block = blocks[b];
-      const int64_t group = block.first / g.group_channels, rows = block.count * taps;
-      const int64_t offset_group = block.first / call.channels_per_offset_group();
-      std::fill_n(weight_sum.data(), call.group_outputs() * rows, A(0));
-      for (int64_t n = 0; n < g.batch; ++n) {
-        if (call.needs[kInput]) std::fill_n(image.data(), block.count * plane, A(0));
-        for (int64_t first = 0; first < problem.pixels(); first += kOldTile) {
-          const int64_t count = std::min(kOldTile, problem.pixels() - first);
-          call.load_grad(n, group, first, count, grad_tile.data());
-          if (call.needs[kInput]) {
-            scatter.plan(n, offset_group, first, count, targets.data());
-            call.column_gradient(block.first, block.count, count, grad_tile.data(), columns.data());
-            for (int64_t row = 0; row < rows; ++row) {
-              A* const to = image.data() + row / taps * plane;
-              for (int64_t p = 0; p < count; ++p) {
-                const Sample<A>& s = targets[row % taps * kOldTile + p];
-                if (!s.inside) continue;
-                const A slope = s.mask * columns[row * kOldTile + p];
-                for (int corner = 0; corner < 4; ++corner) {
-                  if (s.at[corner] != Sample<A>::kOutside) {
-                    to[s.at[corner]] += slope * s.weight[corner];
-                  }
-                }
-              }
-            }
-          }
-          if (call.needs[kWeight]) {
-            problem.plan(n, offset_group, first, count, samples.data());
-            for (int64_t row = 0; row < rows; ++row) {
-              const T* from = problem.input_channel(n, block.first + row / taps);
-              for (int64_t p = 0; p < count; ++p) {
-                const Sample<A>& s = samples[row % taps * kOldTile + p];
-                columns[row * kOldTile + p] = s.inside ? s.mask * s.value(from) : A(0);
-              }
-            }
-            multiply_add_transposed(call.group_outputs(), rows, count, grad_tile.data(), kOldTile,
-                                    columns.data(), kOldTile, weight_sum.data(), rows);
-          }
-        }
-        if (call.needs[kInput]) {
-          T* const to = grad_input + (n * g.channels + block.first) * plane;
-          for (int64_t i = 0; i < block.count * plane; ++i) to[i] = store<T>(image[i]);
-        }
-      }
-      if (call.needs[kWeight]) {
-        for (int64_t o = 0; o < call.group_outputs(); ++o) {
-          T* const to = grad_weight + (group * call.group_outputs() + o) * call.depth() +
-                        block.first % g.group_channels * taps;
-          for (int64_t i = 0; i < rows; ++i) to[i] = store<T>(weight_sum[o * rows + i]);
-        }
-      }
-    }
-  });
-}
-
-// The sum of the output's gradient over all images and pixels, for each output channel.
-template <typename T>
-void bias_gradient(const Backward<T>& call, Compute<T>* sums) {
-  using A = Compute<T>;
-  const Dims shape = call.grad.shape, strides = call.grad.strides;
-  call.context.parallel_for(shape[1], 1, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) {
-      A total = 0;
-      for (int64_t n = 0; n < shape[0]; ++n) {
-        for (int64_t y = 0; y < shape[2]; ++y) {
-          A row = 0;
-          for (int64_t x = 0; x < shape[3]; ++x) {
-            row += load(
-                call.grad.data[n * strides[0] + o * strides[1] + y * strides[2] + x * strides[3]]);
-          }
-          total += row;
-        }
-      }
-      sums[o] = total;
-    }
-  });
-}
-
 // Adds up what a broadcast input of one element received everywhere.
 template <typename T, typename Value>
 T total(const Value* values, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(load(values[i]));
   return store<T>(static_cast<Compute<T>>(sum));
+}
+
+// The outputs; null where not asked for.
+template <typename T>
+struct Gradients {
+  using A = Compute<T>;
+  T* input;
+  T* weight;
+  T* offset;        // [N][offset group][tap][y, x][pixel]
+  T* mask;          // [N][offset group][tap][pixel]
+  A* uniform_mask;  // instead of mask where the mask is one element: to be added up
+};
+
+template <typename T>
+class Backward {
+ public:
+  using A = Compute<T>;
+
+  Backward(const Context& context, const Problem<T>& problem, In<T> grad, Gradients<T> gradients)
+      : context_(context),
+        problem_(problem),
+        grad_(grad),
+        to_(gradients),
+        needs_position_(to_.offset != nullptr || to_.mask != nullptr ||
+                        to_.uniform_mask != nullptr),
+        group_outputs_(problem.is_depthwise() ? 1 : problem.g.out_channels / problem.g.groups),
+        bands_(count_bands()),
+        chunked_(context, needs_position_ || to_.weight ? problem.chunked_size() : 0),
+        chunked_grad_(context, to_.input ? problem.chunked_size() : 0),
+        sums_(context, count_sums()),
+        weight_sums_(context, to_.weight && bands_ > 1 ? bands_ * problem.weight.size() : 0) {}
+
+  void run() {
+    if (needs_position_ || to_.weight) fill_chunks(context_, problem_, chunked_.data());
+    if (to_.input) zero_chunked_grad();
+    const auto chunks = static_cast<int64_t>(problem_.chunks.size());
+    for (const Taps& taps : problem_.tap_groups) {
+      context_.parallel_for(chunks * bands_, 1, [&](int64_t begin, int64_t end) {
+        Worker worker(*this);
+        for (int64_t task = begin; task < end; ++task) {
+          worker.run(problem_.chunks[task % chunks], taps, task / chunks);
+        }
+      });
+      if (needs_position_) add_positions(taps);
+    }
+    if (to_.weight && bands_ > 1) add_weights();
+    if (to_.input && problem_.input.size() > 0) empty_chunked_grad();
+  }
+
+ private:
+  // What a thread needs to work on one chunk.
+  class Worker {
+   public:
+    explicit Worker(const Backward& call)
+        : call_(call),
+          problem_(call.problem_),
+          kernels_(kernels<T>()),
+          planner_(call.context_, problem_),
+          panel_(call.context_, (kTile + kSlackRows) * kPanelStep),
+          grad_(call.context_, (grad_rows() + kSlackRows) * kTile),
+          by_pixel_(call.context_, problem_.is_depthwise() ? kTile * kChunk : 0),
+          weight_(call.context_, call.group_outputs_ * (kPanelStep + kernels_.columns)),
+          weight_grad_(call.context_, (call.group_outputs_ + kSlackRows) * kPanelStep),
+          dots_(call.context_, call.needs_position_ ? problem_.most_taps() * kTile * 4 : 0),
+          rows_(call.context_, 3 * kTile) {
+      std::fill_n(grad_.data() + grad_rows() * kTile, kSlackRows * kTile, A(0));
+    }
+
+    void run(const Chunk& chunk, const Taps& taps, int64_t band) {
+      const bool depthwise = problem_.is_depthwise();
+      const int64_t depth = taps.count * chunk.channels;
+      pack_weight(chunk, taps);
+      const int64_t rows = depthwise ? 1 : call_.group_outputs_;
+      std::fill_n(weight_grad_.data(), (rows + kSlackRows) * kPanelStep, A(0));
+      const int64_t pixels = problem_.pixels(), images = problem_.g.batch;
+      const int64_t size = ceil_divide(pixels, ceil_divide(pixels, kTile));
+      for (int64_t n = images * band / call_.bands_; n < images * (band + 1) / call_.bands_; ++n) {
+        for (int64_t first = 0; first < pixels; first += size) {
+          const Tile tile{n, first, std::min(size, pixels - first)};
+          planner_.start(tile);
+          if (depthwise) {
+            run_depthwise_tile(chunk, taps, tile);
+          } else {
+            run_tile(chunk, taps, depth, tile);
+          }
+        }
+      }
+      if (call_.to_.weight) write_weight(chunk, taps, band);
+    }
+
+   private:
+    int64_t grad_rows() const { return problem_.is_depthwise() ? kChunk : call_.group_outputs_; }
+
+    // [k / columns][output][k % columns], or for depthwise [tap][channel]; k is (tap, channel).
+    void pack_weight(const Chunk& chunk, const Taps& taps) {
+      const int64_t columns = problem_.is_depthwise() ? kPanelStep : kernels_.columns;
+      const int64_t outputs = call_.group_outputs_, depth = taps.count * chunk.channels;
+      const int64_t last = (depth - 1) / columns * columns;
+      std::fill_n(weight_.data() + last * outputs, columns * outputs, A(0));
+      for_each_weight(chunk, [&](int64_t o, int64_t output, int64_t channel, int64_t c) {
+        for (int64_t tap = 0; tap < taps.count; ++tap) {
+          const int64_t k = tap * chunk.channels + c;
+          weight_[(k / columns * outputs + o) * columns + k % columns] =
+              load(problem_.weight_at(output, channel, taps.first + tap));
+        }
+      });
+    }
+
+    // Calls function(row, output, channel of the weight, channel of the chunk).
+    template <typename Function>
+    void for_each_weight(const Chunk& chunk, const Function& function) const {
+      if (problem_.is_depthwise()) {
+        for (int64_t c = 0; c < chunk.channels; ++c) function(0, chunk.first + c, 0, c);
+        return;
+      }
+      const int64_t first = chunk.first - chunk.group * problem_.g.group_channels;
+      for (int64_t o = 0; o < call_.group_outputs_; ++o) {
+        for (int64_t c = 0; c < chunk.channels; ++c) {
+          function(o, chunk.group * call_.group_outputs_ + o, first + c, c);
+        }
+      }
+    }
+
+    void load_grad(int64_t first, int64_t count, const Tile& tile) {
+      for (int64_t o = 0; o < count; ++o) {
+        A* const row = grad_.data() + o * kTile;
+        copy_pixels(call_.grad_, tile, first + o, row);
+        std::fill(row + tile.count, row + kTile, A(0));
+      }
+    }
+
+    void run_tile(const Chunk& chunk, const Taps& taps, int64_t depth, const Tile& tile) {
+      load_grad(chunk.group * call_.group_outputs_, call_.group_outputs_, tile);
+      const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
+      const Piece piece{chunk.channels, taps.count, 0};
+      const int64_t row = problem_.frame.row();
+      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      if (call_.to_.input || call_.needs_position_) {
+        kernels_.multiply_grad(tile.count, depth, call_.group_outputs_, grad_.data(),
+                               weight_.data(), panel_.data());
+        kernels_.sample_back(from, row, plan, piece, tile.count, panel_.data(),
+                             grad_of(tile, chunk), dots());
+      } else {
+        kernels_.sample(from, row, plan, piece, tile.count, panel_.data());
+      }
+      if (call_.to_.weight) {
+        kernels_.multiply_weight(tile.count, depth, call_.group_outputs_, grad_.data(),
+                                 panel_.data(), weight_grad_.data());
+      }
+      if (call_.needs_position_) write_positions(chunk, taps, tile, plan);
+    }
+
+    void run_depthwise_tile(const Chunk& chunk, const Taps& taps, const Tile& tile) {
+      load_grad(chunk.first, chunk.channels, tile);
+      for (int64_t p = 0; p < tile.count; ++p) {
+        for (int64_t c = 0; c < chunk.channels; ++c) {
+          by_pixel_[p * chunk.channels + c] = grad_[c * kTile + p];
+        }
+      }
+      const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
+      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      kernels_.sample_depthwise_back(from, problem_.frame.row(), plan, chunk.channels, taps.count,
+                                     tile.count, by_pixel_.data(), weight_.data(),
+                                     weight_grad_.data(), grad_of(tile, chunk), dots());
+      if (call_.needs_position_) write_positions(chunk, taps, tile, plan);
+    }
+
+    template <typename E>
+    E* chunk_of(const Scratch<E>& chunked, const Tile& tile, const Chunk& chunk) const {
+      return chunked.data() + problem_.place(tile.image, chunk);
+    }
+    A* grad_of(const Tile& tile, const Chunk& chunk) const {
+      return call_.to_.input ? chunk_of(call_.chunked_grad_, tile, chunk) : nullptr;
+    }
+    A* dots() const { return call_.needs_position_ ? dots_.data() : nullptr; }
+
+    // Gradients of offset and mask: to the outputs where the chunk is alone in its offset group.
+    void write_positions(const Chunk& chunk, const Taps& taps, const Tile& tile,
+                         const Plan<A>* plan) {
+      const auto outside = static_cast<int32_t>(problem_.frame.outside());
+      const bool alone = call_.is_alone(chunk);
+      for (int64_t i = 0; i < taps.count; ++i) {
+        A* rows[3];
+        for (int64_t part = 0; part < 3; ++part) {
+          rows[part] = alone ? rows_.data() + part * kTile
+                             : call_.sum_row(chunk, i, part, tile.image) + tile.first;
+        }
+        kernels_.position(plan[i], outside, dots_.data() + i * kTile * 4, tile.count, rows[0],
+                          rows[1], rows[2]);
+        if (alone) call_.write_position(chunk.offset_group, taps.first + i, tile, rows);
+      }
+    }
+
+    void write_weight(const Chunk& chunk, const Taps& taps, int64_t band) {
+      const int64_t all = problem_.g.taps(), step = problem_.g.group_channels * all;
+      A* const sums = call_.weight_sums_.data() + band * problem_.weight.size();
+      for_each_weight(chunk, [&](int64_t o, int64_t output, int64_t channel, int64_t c) {
+        const int64_t place = output * step + channel * all + taps.first;
+        const A* from = weight_grad_.data() + o * kPanelStep + c;
+        for (int64_t tap = 0; tap < taps.count; ++tap) {
+          const A value = from[tap * chunk.channels];
+          if (call_.bands_ > 1) {
+            sums[place + tap] = value;
+          } else {
+            call_.to_.weight[place + tap] = store<T>(value);
+          }
+        }
+      });
+    }
+
+    const Backward& call_;
+    const Problem<T>& problem_;
+    const Kernels<T>& kernels_;
+    Planner<T> planner_;
+    const Scratch<A> panel_;
+    const Scratch<A> grad_;         // the output's gradient: [output][kTile]
+    const Scratch<A> by_pixel_;     // depthwise: [pixel][channel]
+    const Scratch<A> weight_;       // packed
+    const Scratch<A> weight_grad_;  // [output][kPanelStep]
+    const Scratch<A> dots_;         // [tap][kTile][4]
+    const Scratch<A> rows_;
+  };
+
+  bool needs_columns() const { return needs_position_ || to_.weight != nullptr; }
+
+  // Bands of images share the work where there are fewer chunks than cores want; each has a
+  // gradient of the weight of its own.
+  int64_t count_bands() const {
+    constexpr int64_t kTasks = 16, kElements = 1 << 21;
+    const auto chunks = static_cast<int64_t>(problem_.chunks.size());
+    const int64_t most = std::max<int64_t>(kElements / problem_.weight.size(), 2);
+    return std::min({problem_.g.batch, ceil_divide(kTasks, chunks), most});
+  }
+
+  // Rows of offset and mask gradients that chunks of one offset group have yet to add up.
+  bool is_alone(const Chunk& chunk) const {
+    return problem_.g.channels / problem_.g.offset_groups == chunk.channels;
+  }
+  int64_t count_sums() const {
+    if (!needs_position_ || is_alone(problem_.chunks[0])) return 0;
+    return static_cast<int64_t>(problem_.chunks.size()) * problem_.most_taps() * 3 *
+           problem_.g.batch * problem_.pixels();
+  }
+  A* sum_row(const Chunk& chunk, int64_t tap, int64_t part, int64_t n) const {
+    const int64_t index = &chunk - problem_.chunks.data();
+    const int64_t row = (index * problem_.most_taps() + tap) * 3 + part;
+    return sums_.data() + (row * problem_.g.batch + n) * problem_.pixels();
+  }
+
+  void add_positions(const Taps& taps) const {
+    if (is_alone(problem_.chunks[0])) return;
+    const int64_t groups = problem_.g.offset_groups, pixels = problem_.pixels();
+    context_.parallel_for(
+        problem_.g.batch * groups * taps.count, 1, [&](int64_t begin, int64_t end) {
+          const Scratch<A> totals(context_, 3 * pixels);
+          for (int64_t task = begin; task < end; ++task) {
+            const int64_t n = task / taps.count / groups, group = task / taps.count % groups;
+            const int64_t tap = task % taps.count;
+            std::fill_n(totals.data(), 3 * pixels, A(0));
+            for (const Chunk& chunk : problem_.chunks) {
+              if (chunk.offset_group != group) continue;
+              for (int64_t part = 0; part < 3; ++part) {
+                const A* const row = sum_row(chunk, tap, part, n);
+                A* const to = totals.data() + part * pixels;
+                for (int64_t p = 0; p < pixels; ++p) to[p] += row[p];
+              }
+            }
+            A* const rows[3] = {totals.data(), totals.data() + pixels,
+                                totals.data() + 2 * pixels};
+            write_position(group, taps.first + tap, {n, 0, pixels}, rows);
+          }
+        });
+  }
+
+  void write_position(int64_t offset_group, int64_t tap, const Tile& tile,
+                      A* const (&rows)[3]) const {
+    const int64_t pixels = problem_.pixels();
+    const int64_t plane =
+        (tile.image * problem_.g.offset_groups + offset_group) * problem_.g.taps() + tap;
+    const auto write = [&](auto* to, int64_t row, const A* from) {
+      using E = std::remove_pointer_t<decltype(to)>;
+      if (to == nullptr) return;
+      for (int64_t p = 0; p < tile.count; ++p) {
+        to[row * pixels + tile.first + p] = store<E>(from[p]);
+      }
+    };
+    write(to_.offset, 2 * plane, rows[0]);
+    write(to_.offset, 2 * plane + 1, rows[1]);
+    write(to_.mask, plane, rows[2]);
+    write(to_.uniform_mask, plane, rows[2]);
+  }
+
+  void add_weights() const {
+    const int64_t size = problem_.weight.size();
+    context_.parallel_for(size, 1 << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        A sum = 0;
+        for (int64_t band = 0; band < bands_; ++band) sum += weight_sums_[band * size + i];
+        to_.weight[i] = store<T>(sum);
+      }
+    });
+  }
+
+  void zero_chunked_grad() const {
+    const int64_t size = problem_.chunked_size();
+    context_.parallel_for(size, 1 << 16, [&](int64_t begin, int64_t end) {
+      std::fill(chunked_grad_.data() + begin, chunked_grad_.data() + end, A(0));
+    });
+  }
+
+  void empty_chunked_grad() const {
+    const Geometry<int64_t>& g = problem_.g;
+    const int64_t plane = g.height * g.width;
+    for_each_band(context_, problem_,
+                  [&](int64_t n, const Chunk& chunk, int64_t first_row, int64_t end_row) {
+                    const A* const from = chunked_grad_.data() + problem_.place(n, chunk) +
+                                          (problem_.frame.row() + 1) * chunk.channels;
+                    kernels<T>().empty(from, g.width, first_row * g.width, end_row * g.width,
+                                       chunk.channels,
+                                       to_.input + (n * g.channels + chunk.first) * plane, plane);
+                  });
+  }
+
+  const Context& context_;
+  const Problem<T>& problem_;
+  const In<T> grad_;
+  const Gradients<T> to_;
+  const bool needs_position_;
+  const int64_t group_outputs_, bands_;
+  const Scratch<T> chunked_;
+  const Scratch<A> chunked_grad_;
+  const Scratch<A> sums_;         // [chunk][tap][y, x, mask][N][pixel]
+  const Scratch<A> weight_sums_;  // [band], each like the weight
+};
+
+// The sum of the output's gradient over all images and pixels, for each output channel.
+template <typename T>
+void bias_gradient(const Context& context, In<T> grad, Compute<T>* sums) {
+  using A = Compute<T>;
+  const int64_t pixels = grad.shape[2] * grad.shape[3];
+  context.parallel_for(grad.shape[1], 1, [&](int64_t begin, int64_t end) {
+    A values[kTile];
+    for (int64_t o = begin; o < end; ++o) {
+      A total = 0;
+      for (int64_t n = 0; n < grad.shape[0]; ++n) {
+        for (int64_t first = 0; first < pixels; first += kTile) {
+          const Tile tile{n, first, std::min(kTile, pixels - first)};
+          copy_pixels(grad, tile, o, values);
+          std::fill(values + tile.count, values + kTile, A(0));
+          A lanes[16] = {};
+          for (int64_t p = 0; p < kTile; p += 16) {
+            for (int64_t i = 0; i < 16; ++i) lanes[i] += values[p + i];
+          }
+          for (A lane : lanes) total += lane;
+        }
+      }
+      sums[o] = total;
+    }
+  });
 }
 
 struct DeformConv2dBackward : Attributes {
@@ -279,35 +418,37 @@ struct DeformConv2dBackward : Attributes {
                OptionalIn<T> bias, OptionalIn<T> mask, Out<T> grad_input, Out<T> grad_weight,
                Out<T> grad_offset, Out<T> grad_bias, Out<T> grad_mask) const {
     using A = Compute<T>;
-    const Scratch<A> weights(context, weight.size());
-    copy_weight(weight, weights.data());
-    const Backward<T> call{context,
-                           {input, offset, mask, *this, geometry_of(*this, input, weight, offset)},
-                           grad,
-                           weights.data(),
-                           needs};
-    if (needs[kInput] || needs[kWeight]) channel_gradients(call, grad_input.data, grad_weight.data);
-    if (needs[kOffset] || needs[kMask]) {
-      const int64_t places =
-          call.g().batch * call.g().offset_groups * call.g().taps() * call.problem.pixels();
-      const bool broadcast = needs[kMask] && mask->size() == 1 && places != 1;
-      if (broadcast) {
-        const Scratch<A> everywhere(context, places);
-        position_gradients(call, grad_offset.data, everywhere.data());
-        grad_mask.data[0] = total<T>(everywhere.data(), places);
-      } else {
-        position_gradients(call, grad_offset.data, grad_mask.data);
-      }
+    const Problem<T> problem(*this, input, weight, offset, mask);
+    const int64_t places =
+        problem.g.batch * problem.g.offset_groups * problem.g.taps() * problem.pixels();
+    const bool uniform = needs[kMask] && mask->size() == 1 && places != 1;
+    const Scratch<A> everywhere(context, uniform ? places : 0);
+    const Gradients<T> to{needs[kInput] ? grad_input.data : nullptr,
+                          needs[kWeight] ? grad_weight.data : nullptr,
+                          needs[kOffset] ? grad_offset.data : nullptr,
+                          needs[kMask] && !uniform ? grad_mask.data : nullptr,
+                          uniform ? everywhere.data() : nullptr};
+    if (grad.size() == 0) {  // no image, or no output: nothing flows back
+      fill_zero(grad_input), fill_zero(grad_weight), fill_zero(grad_offset), fill_zero(grad_mask);
+    } else if (needs[kInput] || needs[kWeight] || needs[kOffset] || needs[kMask]) {
+      Backward<T>(context, problem, grad, to).run();
     }
+    if (uniform) grad_mask.data[0] = total<T>(everywhere.data(), grad.size() == 0 ? 0 : places);
     if (needs[kBias]) {
-      const Scratch<A> sums(context, call.g().out_channels);
-      bias_gradient(call, sums.data());
+      const Scratch<A> sums(context, problem.g.out_channels);
+      bias_gradient(context, grad, sums.data());
       if (bias->size() == 1) {
-        grad_bias.data[0] = total<T>(sums.data(), call.g().out_channels);
+        grad_bias.data[0] = total<T>(sums.data(), problem.g.out_channels);
       } else {
-        for (int64_t o = 0; o < call.g().out_channels; ++o) grad_bias.data[o] = store<T>(sums[o]);
+        for (int64_t o = 0; o < problem.g.out_channels; ++o) grad_bias.data[o] = store<T>(sums[o]);
       }
     }
+  }
+
+ private:
+  template <typename T>
+  static void fill_zero(Out<T> to) {
+    std::fill_n(to.data, to.size(), T{});
   }
 };
 

@@ -30,6 +30,8 @@ struct Frame {
   int64_t height, width;  // without the frame
   int64_t pixels() const { return (height + 2) * (width + 2) + 2; }
   int64_t row() const { return width + 2; }
+  // The first neighbour of samples that count 0.
+  int64_t outside() const { return (height + 1) * row(); }
 };
 
 // How one tap of each pixel of a tile samples the input. The four neighbours are (top, left),
@@ -103,7 +105,7 @@ struct Kernels {
   void (*sample_depthwise_back)(const T* chunk, int64_t row, const Plan<A>* plan, int64_t channels,
                                 int64_t taps, int64_t pixels, const A* grad, const A* w, A* w_grad,
                                 A* chunk_grad, A* dots);
-  // Gradients of one tap's position and mask, from dots[p][4]; each null or added to.
+  // Gradients of one tap's position and mask, from dots[p][4]. `outside`: Frame::outside().
   void (*position)(const Plan<A>& plan, int32_t outside, const A* dots, int64_t pixels, A* y,
                    A* x, A* mask);
 };

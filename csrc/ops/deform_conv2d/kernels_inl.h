@@ -147,7 +147,7 @@ static void plan(const Positions<A>& positions, A y, A x, Frame frame, Plan<A>& 
   using Integers = typename VectorOf<int32_t, n>::type;
   const auto height = static_cast<A>(frame.height), width = static_cast<A>(frame.width);
   const auto row = static_cast<int32_t>(frame.row());
-  const auto outside = static_cast<int32_t>((frame.height + 1) * frame.row());
+  const auto outside = static_cast<int32_t>(frame.outside());
   for (int64_t p = 0; p < kTile; p += n) {
     // Whole numbers first, then the offset: the rounding that torchvision has.
     Vector<A> down = read(positions.base_y + p) + y + read(positions.offset_y + p);
@@ -405,9 +405,9 @@ static void position(const Plan<A>& plan, int32_t outside, const A* dots, int64_
     const A slope_x = plan.mask[p] * ((1 - down) * (dot[1] - dot[0]) + down * (dot[3] - dot[2]));
     const A value = (1 - down) * ((1 - right) * dot[0] + right * dot[1]) +
                     down * ((1 - right) * dot[2] + right * dot[3]);
-    y[p] += inside ? slope_y : A(0);
-    x[p] += inside ? slope_x : A(0);
-    mask[p] += inside ? value : A(0);
+    y[p] = inside ? slope_y : A(0);
+    x[p] = inside ? slope_x : A(0);
+    mask[p] = inside ? value : A(0);
   }
 }
 

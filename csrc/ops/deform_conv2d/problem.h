@@ -90,8 +90,8 @@ template <typename T, typename Function>
 void for_each_band(const Context& context, const Problem<T>& problem, const Function& function) {
   constexpr int64_t kElements = 1 << 15;
   const Geometry<int64_t>& g = problem.g;
-  const int64_t rows = std::clamp<int64_t>(kElements / (g.width * kChunk), 1, g.height);
-  const int64_t bands = ceil_divide(g.height, rows);
+  const int64_t rows = std::max<int64_t>(kElements / (std::max<int64_t>(g.width, 1) * kChunk), 1);
+  const int64_t bands = std::max<int64_t>(ceil_divide(g.height, rows), 1);
   const auto chunks = static_cast<int64_t>(problem.chunks.size());
   context.parallel_for(g.batch * chunks * bands, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
@@ -125,11 +125,11 @@ void fill_chunks(const Context& context, const Problem<T>& problem, T* chunked) 
         for (int64_t y = first_row; y < end_row; ++y) {
           zero((y + 1) * row, 1);
           zero((y + 2) * row - 1, 1);
-          if (flat) continue;
+          if (flat || width == 0) continue;
           fill(from + y * strides[2], strides[1], strides[3], width, 0, width, channels,
                inside + y * row * channels);
         }
-        if (flat) {
+        if (flat && width > 0) {
           fill(from, strides[1], strides[3], width, first_row * width, end_row * width, channels,
                inside);
         }
