@@ -105,29 +105,43 @@ class Forward {
 
   // [block][panel][depth][column]
   void pack_weights() const {
-    const auto count = static_cast<int64_t>(blocks_.size());
+    const Problem<T>& problem = problem_;
+    const int64_t taps = problem.g.taps(), step = problem.g.group_channels * taps;
+    const bool dense = problem.has_dense_weight();
+    const Scratch<T> copy(context_, dense ? 0 : problem.weight.size());
+    if (!dense) copy_weight(problem, copy.data());
+    const T* const weight = dense ? problem.weight.data : copy.data();
+    const int64_t output_step = dense ? problem.weight.strides[0] : step;
+    const auto count = static_cast<int64_t>(problem.chunks.size());
     context_.parallel_for(count * panels_, 1, [&](int64_t begin, int64_t end) {
+      const Scratch<int64_t> places(context_, kChunk * taps);
       for (int64_t task = begin; task < end; ++task) {
-        const Block& block = blocks_[task / panels_];
-        const int64_t first = task % panels_ * columns_;
-        A* const to = weights_.data() + block.place + first * block.depth;
-        const int64_t given = std::min(columns_, group_outputs_ - first);
-        if (given < columns_) std::fill_n(to, block.depth * columns_, A(0));
-        for (int64_t o = 0; o < given; ++o) {
-          const int64_t output = block.group * group_outputs_ + first + o;
-          for (const Block::Part& part : block.parts) {
-            const int64_t channel = part.chunk.first - block.group * problem_.g.group_channels;
-            for (int64_t c = 0; c < part.piece.channels; ++c) {
-              A* column = to + (part.piece.first + c) * columns_ + o;
-              for (int64_t tap = 0; tap < block.taps.count; ++tap) {
-                *column = load(problem_.weight_at(output, channel + c, block.taps.first + tap));
-                column += part.piece.channels * columns_;
-              }
-            }
+        const Chunk& chunk = problem.chunks[task / panels_];
+        const int64_t panel = task % panels_, first = panel * columns_;
+        place_weights(chunk, panel, places.data());
+        kernels<T>().pack(weight + (chunk.group * group_outputs_ + first) * output_step +
+                              (chunk.first - chunk.group * problem.g.group_channels) * taps,
+                          output_step, std::min(columns_, group_outputs_ - first),
+                          chunk.channels * taps, places.data(), weights_.data());
+      }
+    });
+  }
+
+  // Where the weights [channel][tap] of a chunk go.
+  void place_weights(const Chunk& chunk, int64_t panel, int64_t* places) const {
+    const int64_t all = problem_.g.taps();
+    for (const Block& block : blocks_) {
+      for (const Block::Part& part : block.parts) {
+        if (part.chunk.first != chunk.first) continue;
+        const int64_t at = block.place + (panel * block.depth + part.piece.first) * columns_;
+        for (int64_t c = 0; c < chunk.channels; ++c) {
+          for (int64_t tap = 0; tap < block.taps.count; ++tap) {
+            places[c * all + block.taps.first + tap] =
+                at + (tap * chunk.channels + c) * columns_;
           }
         }
       }
-    });
+    }
   }
 
   // The outputs of a tile in panels [begin, end) of all.

@@ -112,32 +112,56 @@ class Backward {
    private:
     int64_t grad_rows() const { return problem_.is_depthwise() ? kChunk : call_.group_outputs_; }
 
-    // [k / columns][output][k % columns], or for depthwise [tap][channel]; k is (tap, channel).
-    void pack_weight(const Chunk& chunk, const Taps& taps) {
-      const int64_t columns = problem_.is_depthwise() ? kPanelStep : kernels_.columns;
-      const int64_t outputs = call_.group_outputs_, depth = taps.count * chunk.channels;
-      const int64_t last = (depth - 1) / columns * columns;
-      std::fill_n(weight_.data() + last * outputs, columns * outputs, A(0));
-      for_each_weight(chunk, [&](int64_t o, int64_t output, int64_t channel, int64_t c) {
-        for (int64_t tap = 0; tap < taps.count; ++tap) {
-          const int64_t k = tap * chunk.channels + c;
-          weight_[(k / columns * outputs + o) * columns + k % columns] =
-              load(problem_.weight_at(output, channel, taps.first + tap));
-        }
-      });
+    // For each k, which is (tap, channel), its place in a weight of these strides; and the place
+    // of an output's first k.
+    void place_weights(const Chunk& chunk, const Taps& taps, Dims strides, int64_t* places) const {
+      const int64_t width = problem_.g.kernel_width;
+      const int64_t step = strides[problem_.is_depthwise() ? 0 : 1];
+      for (int64_t i = 0; i < taps.count; ++i) {
+        const int64_t tap = taps.first + i;
+        const int64_t at = tap / width * strides[2] + tap % width * strides[3];
+        for (int64_t c = 0; c < chunk.channels; ++c) *places++ = at + c * step;
+      }
+    }
+    int64_t place_of_output(const Chunk& chunk, int64_t o, Dims strides) const {
+      if (problem_.is_depthwise()) return chunk.first * strides[0];
+      return (chunk.group * call_.group_outputs_ + o) * strides[0] +
+             (chunk.first - chunk.group * problem_.g.group_channels) * strides[1];
     }
 
-    // Calls function(row, output, channel of the weight, channel of the chunk).
-    template <typename Function>
-    void for_each_weight(const Chunk& chunk, const Function& function) const {
-      if (problem_.is_depthwise()) {
-        for (int64_t c = 0; c < chunk.channels; ++c) function(0, chunk.first + c, 0, c);
-        return;
+    // [k / columns][output][k % columns]; for depthwise [k].
+    void pack_weight(const Chunk& chunk, const Taps& taps) {
+      const Dims strides = problem_.weight.strides;
+      const int64_t columns = problem_.is_depthwise() ? kPanelStep : kernels_.columns;
+      const int64_t outputs = call_.group_outputs_, depth = taps.count * chunk.channels;
+      int64_t places[kPanelStep];
+      place_weights(chunk, taps, strides, places);
+      for (int64_t o = 0; o < outputs; ++o) {
+        const T* const from = problem_.weight.data + place_of_output(chunk, o, strides);
+        for (int64_t first = 0; first < depth; first += columns) {
+          A* const to = weight_.data() + first * outputs + o * columns;
+          const int64_t count = std::min(columns, depth - first);
+          for (int64_t k = 0; k < count; ++k) to[k] = load(from[places[first + k]]);
+          std::fill(to + count, to + columns, A(0));
+        }
       }
-      const int64_t first = chunk.first - chunk.group * problem_.g.group_channels;
+    }
+
+    void write_weight(const Chunk& chunk, const Taps& taps, int64_t band) {
+      const Geometry<int64_t>& g = problem_.g;
+      const int64_t strides[4] = {g.group_channels * g.taps(), g.taps(), g.kernel_width, 1};
+      int64_t places[kPanelStep];
+      place_weights(chunk, taps, strides, places);
+      A* const sums = call_.weight_sums_.data() + band * problem_.weight.size();
       for (int64_t o = 0; o < call_.group_outputs_; ++o) {
-        for (int64_t c = 0; c < chunk.channels; ++c) {
-          function(o, chunk.group * call_.group_outputs_ + o, first + c, c);
+        const A* const from = weight_grad_.data() + o * kPanelStep;
+        const int64_t first = place_of_output(chunk, o, strides);
+        for (int64_t k = 0; k < taps.count * chunk.channels; ++k) {
+          if (call_.bands_ > 1) {
+            sums[first + places[k]] = from[k];
+          } else {
+            call_.to_.weight[first + places[k]] = store<T>(from[k]);
+          }
         }
       }
     }
@@ -210,23 +234,6 @@ class Backward {
                           rows[1], rows[2]);
         if (alone) call_.write_position(chunk.offset_group, taps.first + i, tile, rows);
       }
-    }
-
-    void write_weight(const Chunk& chunk, const Taps& taps, int64_t band) {
-      const int64_t all = problem_.g.taps(), step = problem_.g.group_channels * all;
-      A* const sums = call_.weight_sums_.data() + band * problem_.weight.size();
-      for_each_weight(chunk, [&](int64_t o, int64_t output, int64_t channel, int64_t c) {
-        const int64_t place = output * step + channel * all + taps.first;
-        const A* from = weight_grad_.data() + o * kPanelStep + c;
-        for (int64_t tap = 0; tap < taps.count; ++tap) {
-          const A value = from[tap * chunk.channels];
-          if (call_.bands_ > 1) {
-            sums[place + tap] = value;
-          } else {
-            call_.to_.weight[place + tap] = store<T>(value);
-          }
-        }
-      });
     }
 
     const Backward& call_;

@@ -83,6 +83,10 @@ struct Kernels {
   void (*sample_depthwise)(const T* chunk, int64_t row, const Plan<A>* plan, int64_t channels,
                            int64_t taps, int64_t pixels, const A* w, A* y);
 
+  // to[places[i] + n] = rows[n][i], n below `columns`: 0 from `given` on. Rows are `step` apart.
+  void (*pack)(const T* rows, int64_t step, int64_t given, int64_t count, const int64_t* places,
+               A* to);
+
   // y[p][n] = (start ? start[n] : y[p][n]) + sum over k of panel[p][k] * w[k][n], `columns` wide.
   void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y,
                    const A* start);

@@ -267,6 +267,31 @@ static void sample_depthwise(const T* chunk, int64_t row, const Plan<Compute<T>>
   }
 }
 
+template <typename T>
+static void pack(const T* rows, int64_t step, int64_t given, int64_t count, const int64_t* places,
+                 Compute<T>* to) {
+  using A = Compute<T>;
+  constexpr int n = lanes<A>;
+  for (int first = 0; first < block_columns<A>; first += n) {
+    const T* const from = rows + first * step;
+    int64_t i = 0;
+    for (; first + n <= given && i + n <= count; i += n) {
+      Vector<A> block[n];
+#pragma GCC unroll 16
+      for (int r = 0; r < n; ++r) block[r] = load(from + r * step + i);
+      transpose<A, n>(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < n; ++r) write(to + places[i + r] + first, block[r]);
+    }
+    for (; i < count; ++i) {
+      for (int r = 0; r < n; ++r) {
+        to[places[i] + first + r] =
+            first + r < given ? custom_ops::load(from[r * step + i]) : A(0);
+      }
+    }
+  }
+}
+
 template <typename A>
 static void multiply(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y,
                      const A* start) {
@@ -414,7 +439,7 @@ static void position(const Plan<A>& plan, int32_t outside, const A* dots, int64_
 template <typename T>
 inline const Kernels<T> kernel_table = {
     block_columns<Compute<T>>, &fill<T>, &empty<T>, &plan<Compute<T>>, &sample<T>,
-    &sample_depthwise<T>, &multiply<Compute<T>>, &finish<T>, &multiply_grad<Compute<T>>,
+    &sample_depthwise<T>, &pack<T>, &multiply<Compute<T>>, &finish<T>, &multiply_grad<Compute<T>>,
     &multiply_weight<Compute<T>>, &sample_back<T>, &sample_depthwise_back<T>,
     &position<Compute<T>>};
 

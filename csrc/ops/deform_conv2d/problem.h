@@ -70,6 +70,13 @@ struct Problem {
     return (n * g.channels + chunk.first) * frame.pixels();
   }
 
+  // Whether the weights of an output lie in order [channel][tap] without gaps.
+  bool has_dense_weight() const {
+    const Dims strides = weight.strides;
+    return (strides[3] == 1 || g.kernel_width == 1) &&
+           (strides[2] == g.kernel_width || g.kernel_height == 1) &&
+           (strides[1] == g.taps() || g.group_channels == 1);
+  }
   const T& weight_at(int64_t output, int64_t channel, int64_t tap) const {
     return weight.data[output * weight.strides[0] + channel * weight.strides[1] +
                        tap / g.kernel_width * weight.strides[2] +
@@ -84,6 +91,16 @@ struct Problem {
   std::vector<Chunk> chunks;
   std::vector<Taps> tap_groups;
 };
+
+// The weight without gaps.
+template <typename T>
+void copy_weight(const Problem<T>& problem, T* to) {
+  for (int64_t o = 0; o < problem.g.out_channels; ++o) {
+    for (int64_t c = 0; c < problem.g.group_channels; ++c) {
+      for (int64_t tap = 0; tap < problem.g.taps(); ++tap) *to++ = problem.weight_at(o, c, tap);
+    }
+  }
+}
 
 // Calls function(n, chunk, first row, end row) in parallel, on bands of rows that cover the input.
 template <typename T, typename Function>
