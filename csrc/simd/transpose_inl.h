@@ -1,4 +1,4 @@
-// Turns square blocks in registers. Included by kernels, once for each instruction set.
+// Turns square blocks in registers, and adds up lanes. Included by kernels, once for each instruction set.
 
 namespace custom_ops::CUSTOM_OPS_ISA {
 namespace {
@@ -64,6 +64,47 @@ CUSTOM_OPS_INLINE void transpose(typename VectorOf<T, kSize>::type (&rows)[kSize
   if constexpr (n < kSize) exchange_rows<T, kSize, n>(rows);
   if constexpr (2 * n < kSize) exchange_rows<T, kSize, 2 * n>(rows);
   if constexpr (4 * n < kSize) exchange_rows<T, kSize, 4 * n>(rows);
+}
+
+// Adds the upper half of a vector to the lower until kTo lanes remain.
+template <typename T, int kTo, int kSize, int... kLane>
+CUSTOM_OPS_INLINE auto half_sum(typename VectorOf<T, kSize>::type value,
+                                std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(value, value, kLane...) +
+         __builtin_shufflevector(value, value, (kLane + kSize / 2)...);
+}
+template <typename T, int kTo, int kSize>
+CUSTOM_OPS_INLINE auto fold(typename VectorOf<T, kSize>::type value) {
+  if constexpr (kSize == kTo) {
+    return value;
+  } else {
+    return fold<T, kTo, kSize / 2>(
+        half_sum<T, kTo, kSize>(value, std::make_integer_sequence<int, kSize / 2>()));
+  }
+}
+
+// The sums of the lanes of four vectors.
+CUSTOM_OPS_INLINE void sum_four(const Vector<float> (&values)[4], float* sums) {
+  constexpr int n = lanes<float>;
+  constexpr auto lane = std::make_integer_sequence<int, n>();
+  constexpr auto pair = std::make_integer_sequence<int, n / 2>();
+  // (first, second, first, second) of each 128 bits, then all four.
+  const Vector<double> a = (Vector<double>)(interleave<float, n, false>(values[0], values[1], lane) +
+                                            interleave<float, n, true>(values[0], values[1], lane));
+  const Vector<double> b = (Vector<double>)(interleave<float, n, false>(values[2], values[3], lane) +
+                                            interleave<float, n, true>(values[2], values[3], lane));
+  const Vector<float> all = (Vector<float>)interleave<double, n / 2, false>(a, b, pair) +
+                            (Vector<float>)interleave<double, n / 2, true>(a, b, pair);
+  write<float, 4>(sums, fold<float, 4, n>(all));
+}
+CUSTOM_OPS_INLINE void sum_four(const Vector<double> (&values)[4], double* sums) {
+  constexpr int n = lanes<double>;
+  constexpr auto lane = std::make_integer_sequence<int, n>();
+  for (int i = 0; i < 4; i += 2) {
+    const Vector<double> two = interleave<double, n, false>(values[i], values[i + 1], lane) +
+                               interleave<double, n, true>(values[i], values[i + 1], lane);
+    write<double, 2>(sums + i, fold<double, 2, n>(two));
+  }
 }
 
 }  // namespace

@@ -82,13 +82,5 @@ CUSTOM_OPS_INLINE void store(Half* to, Vector<float> value) {
 }
 #endif
 
-// The sum of the lanes.
-template <typename T>
-CUSTOM_OPS_INLINE T sum_of(Vector<T> value) {
-  T total = 0;
-  for (int i = 0; i < lanes<T>; ++i) total += value[i];
-  return total;
-}
-
 }  // namespace
 }  // namespace custom_ops::CUSTOM_OPS_ISA

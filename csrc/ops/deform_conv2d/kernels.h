@@ -101,15 +101,16 @@ struct Kernels {
                           const A* panel, A* w);
 
   // Takes the gradient of a piece's columns from the panel and writes the columns there. Adds to
-  // the chunk's gradient, and gives for each tap and pixel the gradient's products with the four
-  // neighbours. Null: not asked for.
+  // the chunk's gradient, and gives the gradient's products with the four neighbours, in order
+  // [tap][neighbour][kTile]. Null: not asked for.
   void (*sample_back)(const T* chunk, int64_t row, const Plan<A>* plan, Piece piece,
                       int64_t pixels, A* panel, A* chunk_grad, A* dots);
   // The same for a group for each channel: grad is [p][c], w and w_grad are [tap][c].
   void (*sample_depthwise_back)(const T* chunk, int64_t row, const Plan<A>* plan, int64_t channels,
                                 int64_t taps, int64_t pixels, const A* grad, const A* w, A* w_grad,
                                 A* chunk_grad, A* dots);
-  // Gradients of one tap's position and mask, from dots[p][4]. `outside`: Frame::outside().
+  // Gradients of one tap's position and mask, from
+  // dots[neighbour][kTile]. `outside`: Frame::outside().
   void (*position)(const Plan<A>& plan, int32_t outside, const A* dots, int64_t pixels, A* y,
                    A* x, A* mask);
 };

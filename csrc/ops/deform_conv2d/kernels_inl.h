@@ -320,12 +320,6 @@ static void multiply_weight(int64_t pixels, int64_t depth, int64_t outputs, cons
   }
 }
 
-// The sums of four vectors.
-template <typename A>
-CUSTOM_OPS_INLINE void sum_four(const Vector<A> (&values)[4], A* sums) {
-  for (int i = 0; i < 4; ++i) sums[i] = sum_of<A>(values[i]);
-}
-
 // The columns and gradients of one sample; `grad` is the gradient of its column.
 template <int64_t kChannels, typename T>
 CUSTOM_OPS_INLINE void sample_back_one(const Neighbours<T>& near, int64_t some_channels,
@@ -353,7 +347,7 @@ CUSTOM_OPS_INLINE void sample_back_one(const Neighbours<T>& near, int64_t some_c
     for (int i = 0; i < 4; ++i) write(to[i] + c, read(to[i] + c) + near.weight[i] * grad);
   }
   A sums[4];
-  sum_four<A>(products, sums);
+  sum_four(products, sums);
   if constexpr (kChannels == 0) {
     for (int64_t c = whole; c < channels; ++c) {
       const A grad = column[c];
@@ -365,7 +359,7 @@ CUSTOM_OPS_INLINE void sample_back_one(const Neighbours<T>& near, int64_t some_c
     }
   }
   if (dots == nullptr) return;
-  for (int i = 0; i < 4; ++i) dots[i] = sums[i];
+  for (int i = 0; i < 4; ++i) dots[i * kTile] = sums[i];
 }
 
 template <int64_t kChannels, typename T>
@@ -380,7 +374,7 @@ static void sample_back_piece(const T* chunk, int64_t row, const Plan<Compute<T>
       const auto near = Neighbours<T>::of(chunk, channels, row, plan[tap], p);
       A* const target =
           chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
-      A* const products = dots == nullptr ? nullptr : dots + (tap * kTile + p) * 4;
+      A* const products = dots == nullptr ? nullptr : dots + tap * kTile * 4 + p;
       sample_back_one<kChannels>(near, channels, row, column, target, products);
     }
   }
@@ -411,7 +405,7 @@ static void sample_depthwise_back(const T* chunk, int64_t row, const Plan<Comput
       for (int64_t c = 0; c < channels; ++c) column[c] = slope[c] * w[tap * channels + c];
       A* const target =
           chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
-      A* const products = dots == nullptr ? nullptr : dots + (tap * kTile + p) * 4;
+      A* const products = dots == nullptr ? nullptr : dots + tap * kTile * 4 + p;
       sample_back_one<0>(near, channels, row, column, target, products);
       A* const sum = w_grad + tap * channels;
       for (int64_t c = 0; c < channels; ++c) sum[c] += slope[c] * column[c];
@@ -423,16 +417,16 @@ template <typename A>
 static void position(const Plan<A>& plan, int32_t outside, const A* dots, int64_t pixels, A* y,
                      A* x, A* mask) {
   for (int64_t p = 0; p < pixels; ++p) {
-    const A* const dot = dots + 4 * p;
+    const A top_left = dots[p], top_right = dots[kTile + p];
+    const A bottom_left = dots[2 * kTile + p], bottom_right = dots[3 * kTile + p];
     const A down = plan.down[p], right = plan.right[p];
+    const A top = (1 - right) * top_left + right * top_right;
+    const A bottom = (1 - right) * bottom_left + right * bottom_right;
+    const A slope_x = (1 - down) * (top_right - top_left) + down * (bottom_right - bottom_left);
     const bool inside = plan.at[p] != outside;
-    const A slope_y = plan.mask[p] * ((1 - right) * (dot[2] - dot[0]) + right * (dot[3] - dot[1]));
-    const A slope_x = plan.mask[p] * ((1 - down) * (dot[1] - dot[0]) + down * (dot[3] - dot[2]));
-    const A value = (1 - down) * ((1 - right) * dot[0] + right * dot[1]) +
-                    down * ((1 - right) * dot[2] + right * dot[3]);
-    y[p] = inside ? slope_y : A(0);
-    x[p] = inside ? slope_x : A(0);
-    mask[p] = inside ? value : A(0);
+    y[p] = inside ? plan.mask[p] * (bottom - top) : A(0);
+    x[p] = inside ? plan.mask[p] * slope_x : A(0);
+    mask[p] = inside ? (1 - down) * top + down * bottom : A(0);
   }
 }
 
