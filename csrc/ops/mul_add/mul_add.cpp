@@ -3,79 +3,29 @@
 
 #include "core/register.h"
 #include "core/strided.h"
-#include "simd/convert.h"
-#include "simd/multiversion.h"
-#include "simd/vector.h"
+#include "ops/mul_add/kernels.h"
 
-namespace custom_ops {
+namespace custom_ops::mul_add {
 namespace {
 
-// Contiguous runs, in the compute type.
-template <typename T>
-[[gnu::always_inline]] inline void run_inline(T scale, const T* a, const T* b, T* y,
-                                              int64_t count) {
-  int64_t i = 0;
-  for (; i + Vector<T>::size <= count; i += Vector<T>::size) {
-    typename Vector<T>::type left, right;
-    read<T>(left, a + i);
-    read<T>(right, b + i);
-    write<T>(y + i, scale * left + right);
-  }
-  if (i == count) return;
-  // The rest goes through a vector too: its bits are those of the others.
-  T left[Vector<T>::size] = {}, right[Vector<T>::size] = {};
-  std::copy(a + i, a + count, left);
-  std::copy(b + i, b + count, right);
-  typename Vector<T>::type last_a, last_b;
-  read<T>(last_a, left);
-  read<T>(last_b, right);
-  write<T>(left, scale * last_a + last_b);
-  std::copy(left, left + (count - i), y + i);
-}
-
-CUSTOM_OPS_MULTIVERSION void run(float scale, const float* a, const float* b, float* y,
-                                 int64_t count) {
-  run_inline(scale, a, b, y, count);
-}
-
-CUSTOM_OPS_MULTIVERSION void run(double scale, const double* a, const double* b, double* y,
-                                 int64_t count) {
-  run_inline(scale, a, b, y, count);
-}
-
-// Other types and strides pass through a block in the compute type, so that an element's bits do
-// not depend on where it lies.
+// Strided runs pass through contiguous blocks, so that an element's bits do not depend on where it
+// lies.
 constexpr int64_t kBlock = 512;
-
-template <typename T>
-void gather(const T* from, int64_t stride, Compute<T>* to, int64_t count) {
-  if constexpr (is_half<T>) {
-    if (stride == 1) return to_float(from, to, count);
-  }
-  for (int64_t i = 0; i < count; ++i) to[i] = load(from[i * stride]);
-}
-
-template <typename T>
-void scatter(const Compute<T>* from, T* to, int64_t stride, int64_t count) {
-  if constexpr (is_half<T>) {
-    if (stride == 1) return from_float(from, to, count);
-  }
-  for (int64_t i = 0; i < count; ++i) to[i * stride] = store<T>(from[i]);
-}
 
 template <typename T>
 void run_strided(Compute<T> scale, const T* a, int64_t stride_a, const T* b, int64_t stride_b, T* y,
                  int64_t stride_y, int64_t count) {
-  if constexpr (!is_half<T>) {
-    if (stride_a == 1 && stride_b == 1 && stride_y == 1) return run(scale, a, b, y, count);
-  }
-  Compute<T> left[kBlock], right[kBlock];
+  const Kernel<T> run = kernel<T>();
+  if (stride_a == 1 && stride_b == 1 && stride_y == 1) return run(scale, a, b, y, count);
+  T left[kBlock], right[kBlock];
   for (int64_t i = 0; i < count; i += kBlock) {
     const int64_t size = std::min(kBlock, count - i);
-    gather(a + i * stride_a, stride_a, left, size);
-    gather(b + i * stride_b, stride_b, right, size);
+    for (int64_t j = 0; j < size; ++j) {
+      left[j] = a[(i + j) * stride_a];
+      right[j] = b[(i + j) * stride_b];
+    }
     run(scale, left, right, left, size);
-    scatter(left, y + i * stride_y, stride_y, size);
+    for (int64_t j = 0; j < size; ++j) y[(i + j) * stride_y] = left[j];
   }
 }
 
@@ -116,4 +66,4 @@ struct MulAdd {
 CUSTOM_OPS_REGISTER(MulAdd, float, double, Half, BFloat16)
 
 }  // namespace
-}  // namespace custom_ops
+}  // namespace custom_ops::mul_add
