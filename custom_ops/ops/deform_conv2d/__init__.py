@@ -5,7 +5,7 @@ from typing import Any
 from custom_ops.ops._body import Body
 from custom_ops.ops._registry import Native, OnnxOp, Op, register
 from custom_ops.ops._wiring import TorchOp, register_torch
-from custom_ops.ops.deform_conv2d.arguments import arguments
+from custom_ops.ops.deform_conv2d.arguments import arguments, from_torchvision
 from custom_ops.ops.deform_conv2d.body import body
 from custom_ops.ops.deform_conv2d.function import (
     DeformConv2dBackwardFunction,
@@ -48,37 +48,6 @@ def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] 
     }
 
 
-def _from_torchvision(
-    input: Any,
-    weight: Any,
-    offset: Any,
-    mask: Any,
-    bias: Any,
-    stride_h: Any,
-    stride_w: Any,
-    pad_h: Any,
-    pad_w: Any,
-    dilation_h: Any,
-    dilation_w: Any,
-    groups: Any,
-    offset_groups: Any,
-    use_mask: Any,
-) -> tuple[Any, ...]:
-    """Maps the arguments of ``torch.ops.torchvision.deform_conv2d`` to those of the C++ op."""
-    return (
-        input,
-        weight,
-        offset,
-        bias,
-        mask if use_mask else None,
-        [stride_h, stride_w],
-        [pad_h, pad_w, pad_h, pad_w],
-        [dilation_h, dilation_w],
-        groups,
-        offset_groups,
-    )
-
-
 register_torch(TorchOp("_deform_conv2d_backward", DeformConv2dBackwardFunction, backward_batch))
 OP = register(
     Op(
@@ -86,7 +55,7 @@ OP = register(
         onnx=OnnxOp(
             Body(body, min_opset=16, float64_min_opset=20),
             native=Native("DeformConv", _native_attributes),
-            foreign={"torchvision::deform_conv2d": _from_torchvision},
+            foreign={"torchvision::deform_conv2d": from_torchvision},
         ),
         public=deform_conv2d,
         arguments=arguments,
