@@ -5,6 +5,7 @@ from typing import Any
 from custom_ops.ops._body import Body
 from custom_ops.ops._registry import Native, OnnxOp, Op, register
 from custom_ops.ops._wiring import TorchOp, register_torch
+from custom_ops.ops.deform_conv2d.acceleration import accelerate_torchvision
 from custom_ops.ops.deform_conv2d.arguments import arguments, from_torchvision
 from custom_ops.ops.deform_conv2d.body import body
 from custom_ops.ops.deform_conv2d.function import (
@@ -25,7 +26,7 @@ from custom_ops.ops.deform_conv2d.samples import (
     samples,
 )
 
-__all__ = ["OP", "DeformConv2d", "deform_conv2d"]
+__all__ = ["OP", "DeformConv2d", "accelerate_torchvision", "deform_conv2d"]
 
 
 def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] | str:
