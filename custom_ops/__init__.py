@@ -11,6 +11,7 @@ from custom_ops import _library, numpy, ops
 from custom_ops.ops.deform_conv2d import (
     DeformConv2d,
     accelerate_torchvision,
+    convert,
     deform_conv2d,
 )
 from custom_ops.ops.mul_add import MulAdd, mul_add
@@ -19,6 +20,7 @@ __all__ = [
     "DeformConv2d",
     "MulAdd",
     "accelerate_torchvision",
+    "convert",
     "deform_conv2d",
     "get_library_path",
     "mul_add",

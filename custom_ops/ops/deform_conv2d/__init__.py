@@ -8,6 +8,7 @@ from custom_ops.ops._wiring import TorchOp, register_torch
 from custom_ops.ops.deform_conv2d.acceleration import accelerate_torchvision
 from custom_ops.ops.deform_conv2d.arguments import arguments, from_torchvision
 from custom_ops.ops.deform_conv2d.body import body
+from custom_ops.ops.deform_conv2d.conversion import convert
 from custom_ops.ops.deform_conv2d.function import (
     DeformConv2dBackwardFunction,
     DeformConv2dFunction,
@@ -26,7 +27,7 @@ from custom_ops.ops.deform_conv2d.samples import (
     samples,
 )
 
-__all__ = ["OP", "DeformConv2d", "accelerate_torchvision", "deform_conv2d"]
+__all__ = ["OP", "DeformConv2d", "accelerate_torchvision", "convert", "deform_conv2d"]
 
 
 def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] | str:
