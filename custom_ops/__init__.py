@@ -8,12 +8,19 @@ import importlib
 from typing import Any
 
 from custom_ops import _library, numpy, ops
-from custom_ops.ops.deform_conv2d import DeformConv2d, deform_conv2d
+from custom_ops.ops.deform_conv2d import (
+    DeformConv2d,
+    accelerate_torchvision,
+    convert,
+    deform_conv2d,
+)
 from custom_ops.ops.mul_add import MulAdd, mul_add
 
 __all__ = [
     "DeformConv2d",
     "MulAdd",
+    "accelerate_torchvision",
+    "convert",
     "deform_conv2d",
     "get_library_path",
     "mul_add",

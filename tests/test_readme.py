@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
+if find_spec("torchvision") is None:  # it is optional, as are the snippets from its import on
+    first = next(i for i, code in enumerate(PYTHON) if "import torchvision" in code)
+    PYTHON = PYTHON[:first]
 # The installing commands run in .ci/run, in fresh environments; here runs what follows them.
 COMMANDS = [
     command.strip()

@@ -5,8 +5,10 @@ from typing import Any
 from custom_ops.ops._body import Body
 from custom_ops.ops._registry import Native, OnnxOp, Op, register
 from custom_ops.ops._wiring import TorchOp, register_torch
-from custom_ops.ops.deform_conv2d.arguments import arguments
+from custom_ops.ops.deform_conv2d.acceleration import accelerate_torchvision
+from custom_ops.ops.deform_conv2d.arguments import arguments, from_torchvision
 from custom_ops.ops.deform_conv2d.body import body
+from custom_ops.ops.deform_conv2d.conversion import convert
 from custom_ops.ops.deform_conv2d.function import (
     DeformConv2dBackwardFunction,
     DeformConv2dFunction,
@@ -25,7 +27,7 @@ from custom_ops.ops.deform_conv2d.samples import (
     samples,
 )
 
-__all__ = ["OP", "DeformConv2d", "deform_conv2d"]
+__all__ = ["OP", "DeformConv2d", "accelerate_torchvision", "convert", "deform_conv2d"]
 
 
 def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] | str:
@@ -48,37 +50,6 @@ def _native_attributes(shapes: list[list[int | None] | None]) -> dict[str, Any] 
     }
 
 
-def _from_torchvision(
-    input: Any,
-    weight: Any,
-    offset: Any,
-    mask: Any,
-    bias: Any,
-    stride_h: Any,
-    stride_w: Any,
-    pad_h: Any,
-    pad_w: Any,
-    dilation_h: Any,
-    dilation_w: Any,
-    groups: Any,
-    offset_groups: Any,
-    use_mask: Any,
-) -> tuple[Any, ...]:
-    """Maps the arguments of ``torch.ops.torchvision.deform_conv2d`` to those of the C++ op."""
-    return (
-        input,
-        weight,
-        offset,
-        bias,
-        mask if use_mask else None,
-        [stride_h, stride_w],
-        [pad_h, pad_w, pad_h, pad_w],
-        [dilation_h, dilation_w],
-        groups,
-        offset_groups,
-    )
-
-
 register_torch(TorchOp("_deform_conv2d_backward", DeformConv2dBackwardFunction, backward_batch))
 OP = register(
     Op(
@@ -86,7 +57,7 @@ OP = register(
         onnx=OnnxOp(
             Body(body, min_opset=16, float64_min_opset=20),
             native=Native("DeformConv", _native_attributes),
-            foreign={"torchvision::deform_conv2d": _from_torchvision},
+            foreign={"torchvision::deform_conv2d": from_torchvision},
         ),
         public=deform_conv2d,
         arguments=arguments,

@@ -1,4 +1,4 @@
-"""From the public arguments of deform_conv2d to those of its C++ op."""
+"""From the arguments of deform_conv2d, and of torchvision's op, to those of its C++ op."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,4 +39,35 @@ def arguments(
         pair("dilation", dilation),
         0,  # groups and offset groups: taken from the shapes
         0,
+    )
+
+
+def from_torchvision(
+    input: Any,
+    weight: Any,
+    offset: Any,
+    mask: Any,
+    bias: Any,
+    stride_h: Any,
+    stride_w: Any,
+    pad_h: Any,
+    pad_w: Any,
+    dilation_h: Any,
+    dilation_w: Any,
+    groups: Any,
+    offset_groups: Any,
+    use_mask: Any,
+) -> tuple[Any, ...]:
+    """Maps the arguments of ``torch.ops.torchvision.deform_conv2d`` to those of the C++ op."""
+    return (
+        input,
+        weight,
+        offset,
+        bias,
+        mask if use_mask else None,
+        [stride_h, stride_w],
+        [pad_h, pad_w, pad_h, pad_w],
+        [dilation_h, dilation_w],
+        groups,
+        offset_groups,
     )
