@@ -1,0 +1,64 @@
+"""Checks that contenders compute the same: a time of a wrong result means nothing."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from custom_ops.onnx._verify import to_array
+from custom_ops.ops._samples import Tolerance
+
+# Where a position is a whole number but for rounding, the slope of either side is right: so many
+# of the elements of a gradient may differ.
+_SHARE_OF_JUMPS = 1e-3
+
+
+class Differs(RuntimeError):
+    """A contender computes something else than we do."""
+
+
+def arrays(result: Any) -> list[np.ndarray[Any, Any]]:
+    """Returns the outputs of a run, of torch or of a session, in float64."""
+    leaves = pytree.tree_leaves(result)
+    given = [to_array(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    return [np.asarray(array).astype(np.float64) for array in given]
+
+
+def difference(
+    title: str,
+    got: list[np.ndarray[Any, Any]],
+    ours: list[np.ndarray[Any, Any]],
+    tolerance: Tolerance,
+    gradients: bool = False,
+) -> float:
+    """Returns the largest difference between two results, as a share of the output's scale.
+
+    Args:
+        title: Who differs, and at what, for the error.
+        got: The outputs of a contender.
+        ours: Ours.
+        tolerance: How far they may lie apart; relative to the largest element of the output.
+        gradients: Whether these are gradients, which may jump at a few places.
+
+    Raises:
+        Differs: They lie further apart, or are of other shapes.
+    """
+    if [each.shape for each in got] != [each.shape for each in ours]:
+        raise Differs(
+            f"{title} must give the shapes {[each.shape for each in ours]}, got "
+            f"{[each.shape for each in got]}"
+        )
+    largest = 0.0
+    for index, (theirs, own) in enumerate(zip(got, ours, strict=True)):
+        scale = max(1.0, float(np.abs(own).max(initial=0.0)))
+        apart = np.abs(theirs - own)
+        close = apart <= tolerance.atol + tolerance.rtol * scale  # false for NaN
+        allowed = _SHARE_OF_JUMPS * own.size if gradients else 0
+        if np.count_nonzero(~close) > allowed:
+            raise Differs(
+                f"{title} must compute what we do, got output {index} off by "
+                f"{apart.max():.3g} where the largest element is {scale:.3g}"
+            )
+        largest = max(largest, float(apart[close].max(initial=0.0)) / scale)
+    return largest

@@ -1,0 +1,102 @@
+"""Tables of a run: each case in milliseconds and ratios, then geometric means and worst cases."""
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from custom_ops._bench.results import Entry, Record, Report
+from custom_ops._bench.summary import RATIOS, Summary, summarise
+
+_CAPTION = (
+    "Milliseconds, medians; ± half the range between the quartiles. In brackets: ours over the "
+    "bound, the others over ours in the same runtime{peak}."
+)
+
+_WORST = "Geometric means; in brackets the case that speaks most against us."
+
+
+def shown(report: Report) -> RenderableType:
+    """Returns the tables of a run."""
+    parts: list[RenderableType] = []
+    groups: dict[tuple[str, str, str, int], list[Record]] = {}
+    for record in report.records:
+        key = (record.op, record.direction, record.dtype, record.threads)
+        groups.setdefault(key, []).append(record)
+    for (op, direction, dtype, threads), records in groups.items():
+        title = f"{op}, {direction}, {dtype}, {threads} thread{'' if threads == 1 else 's'}"
+        parts += [_cases(title, records), _summary(f"{title}: summary", summarise(records))]
+        parts += [Text(note, style="dim") for note in _absences(records)]
+    parts += [Text(refused.sentence, style="red") for refused in report.refused]
+    return Group(*parts)
+
+
+def _cases(title: str, records: list[Record]) -> Table:
+    names = list(dict.fromkeys(entry.name for record in records for entry in record.entries))
+    bounds = " / ".join(dict.fromkeys(record.bound_name or "" for record in records))
+    peak = "; % of FMA peak" if any(record.peak for record in records) else ""
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=_CAPTION.format(peak=peak),
+        caption_justify="left",
+    )
+    table.add_column("case", no_wrap=True)
+    for name in (bounds or "no bound", *names):
+        table.add_column(name, justify="right", overflow="fold")
+    dense = None
+    for record in sorted(records, key=lambda record: not record.dense):
+        if dense is not None and dense != record.dense:
+            table.add_section()
+        dense = record.dense
+        by_name = {entry.name: entry for entry in record.entries}
+        bound = "-"
+        if record.bound is not None:
+            bound = f"{record.bound.median:.3g} ±{record.bound.spread / 2:.0%}"
+        cells = (_cell(record, by_name[name]) if name in by_name else "-" for name in names)
+        table.add_row(record.case, bound, *cells)
+    return table
+
+
+def _cell(record: Record, entry: Entry) -> str:
+    ratio = record.over_bound(entry) if entry.kind == "kernel" else record.over_ours(entry)
+    text = f"{entry.timing.median:.3g} ±{entry.timing.spread / 2:.0%}"
+    if ratio is not None:
+        text += f" ({ratio:.2f})"
+    share = record.share_of_peak(entry)
+    if share is not None and entry.kind == "kernel":
+        text += f" {share:.0%}"
+    return text
+
+
+def _summary(title: str, lines: Iterable[Summary]) -> Table:
+    table = Table(title=title, title_justify="left", caption=_WORST, caption_justify="left")
+    table.add_column("cases")
+    table.add_column("contender")
+    by_row: dict[tuple[bool, int, str], dict[str, Summary]] = {}
+    for line in lines:
+        by_row.setdefault((line.dense, line.cases, line.name), {})[line.ratio] = line
+    ratios = [ratio for ratio in RATIOS if any(ratio in row for row in by_row.values())]
+    for ratio in ratios:
+        table.add_column(ratio, justify="right")
+    previous = None
+    for (dense, cases, name), row in by_row.items():
+        if previous is not None and previous != dense:
+            table.add_section()
+        previous = dense
+        cells = (_sum(row[ratio]) if ratio in row else "-" for ratio in ratios)
+        table.add_row(f"{cases} {'dense' if dense else 'other'}", name, *cells)
+    return table
+
+
+def _sum(line: Summary) -> str:
+    return rf"{line.mean:.2f} \[{line.worst:.2f} {line.worst_case}]"
+
+
+def _absences(records: Iterable[Record]) -> list[str]:
+    reasons: dict[tuple[str, str], int] = {}
+    for record in records:
+        for name, reason in record.absent.items():
+            reasons[name, reason] = reasons.get((name, reason), 0) + 1
+    return [f"{name} is missing in {n} cases: {why}" for (name, why), n in reasons.items()]
