@@ -5,23 +5,20 @@
 Exit code 1 where a result differs from ours, or where the machine was too noisy for a case.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from script import show, start
 
 from custom_ops._bench import selection
 from custom_ops._bench.plot import draw
 from custom_ops._bench.results import Report
 from custom_ops._bench.runner import measure_all
 from custom_ops._bench.table import shown
-from custom_ops._cli.bench import DTYPES, Backward, Cases, Dtype, Ops, Quick, Threads, select
-from custom_ops._cli.output import end, finish, progress
+from custom_ops._cli.bench import DTYPES, Backward, Cases, Dtype, Noisy, Ops, Quick, Threads, select
+from custom_ops._cli.output import end, progress
 from custom_ops._cli.tensors import chosen
-
-_WIDTH = 180  # of tables that go to a file or a pipe
 
 
 def main(
@@ -31,6 +28,7 @@ def main(
     dtype: Dtype = "float32",
     quick: Quick = False,
     backward: Backward = False,
+    noisy: Noisy = False,
     python: Annotated[
         bool,
         typer.Option("--python", help="Our Python kernels in every case, not only quick ones."),
@@ -39,9 +37,6 @@ def main(
     seconds: Annotated[
         float | None, typer.Option(help="What one contender may take for a case.")
     ] = None,
-    spread: Annotated[
-        float, typer.Option(help="How far the bound's times may spread before a case is refused.")
-    ] = 0.25,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to draw it.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases, and end.")] = False,
@@ -61,7 +56,7 @@ def main(
         python=python,
         rounds=rounds,
         seconds=seconds,
-        spread=spread,
+        noisy=noisy,
     )
     report = Report(selection.facts(settings))
     with progress("Measuring") as tell:
@@ -69,17 +64,11 @@ def main(
             report.add(outcome)
             if json is not None:  # after each case, as a run may be ended before it is done
                 report.write(json)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
-    console.print(shown(report), highlight=False)
+    show(shown(report))
     if plot is not None:
         draw(report, plot)
     end(not report.refused)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    command = lambda: app(sys.argv[1:], standalone_mode=False)  # noqa: E731
-    sys.exit(finish(command, as_json=False, traceback="--traceback" in sys.argv))
+    start(main)

@@ -1,4 +1,4 @@
-"""Measures cases: everybody who computes a case, checked and timed in one run."""
+"""Measures contests: everybody who computes a call, checked and timed in one run."""
 
 import contextlib
 import time
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from custom_ops._bench.checking import Differs, arrays, difference
-from custom_ops._bench.contenders import OURS, Contender, backward, forward
+from custom_ops._bench.contenders import Contender, backward, forward
+from custom_ops._bench.disturbance import disturbance
 from custom_ops._bench.peak import peak
 from custom_ops._bench.results import BACKWARD, FORWARD, Entry, Record, Refused
 from custom_ops._bench.timing import Clock, Run, Timing, interleave
 from custom_ops.onnx._verify import first_line
 from custom_ops.ops._registry import Op
-from custom_ops.ops._samples import Benchmark
+from custom_ops.ops._samples import Benchmark, Bound, Tolerance
 
 _BOUND = "the bound"
 _ATTEMPTS = 3
@@ -34,6 +35,8 @@ class Settings:
         seconds: What one contender may take in all; slow ones get fewer turns.
         spread: The largest range between the quartiles of the bound's times, as a share of their
             median; where a third attempt exceeds it the machine is too noisy for figures.
+        waiting: The same for the seconds that the bound's threads wait for a core, for each second.
+        noisy: Whether to give figures of a noisy machine all the same.
     """
 
     threads: int = 2
@@ -43,85 +46,126 @@ class Settings:
     rounds: int = 15
     seconds: float = 3.0
     spread: float = 0.25
+    waiting: float = 0.15
+    noisy: bool = False
 
 
-def measure(
-    op: Op, case: Benchmark, settings: Settings, clock: Clock = time.perf_counter
-) -> Record | Refused:
-    """Measures a case.
+@dataclass(frozen=True)
+class Contest:
+    """What is measured.
+
+    Attributes:
+        op: Name of the op.
+        case: Name of the case.
+        dense: Whether it is summed up with the dense ones.
+        direction: "forward", "forward+backward" or what else the contenders do.
+        contenders: Who takes part; the first is ours.
+        tolerance: How far their results may lie from ours.
+        bound: The least work behind it.
+    """
+
+    op: str
+    case: str
+    dense: bool
+    direction: str
+    contenders: Sequence[Contender]
+    tolerance: Tolerance
+    bound: Bound | None = None
+
+
+def measure_all(
+    cases: Sequence[tuple[Op, Benchmark]],
+    settings: Sequence[Settings],
+    report: Callable[[str, int, int], None],
+) -> Iterator[Record | Refused]:
+    """Measures each case in each of the settings; one case at a time is in memory.
 
     Raises:
         Differs: A contender computes something else than we do.
     """
-    with _threads(settings.threads):
-        return _measure(op, case, settings, clock)
+    done, count = 0, len(cases) * len(settings)
+    for setting in settings:
+        for op, case in cases:
+            report(f"{op.name} {case.name}", done, count)
+            yield compete(contest(op, case, setting), setting)
+            done += 1
 
 
-def _measure(op: Op, case: Benchmark, settings: Settings, clock: Clock) -> Record | Refused:
-    direction = BACKWARD if settings.backward else FORWARD
+def contest(op: Op, case: Benchmark, settings: Settings) -> Contest:
+    """Draws a case and gathers those who compute it."""
     dtype = getattr(torch, settings.dtype)
     call = case.make(torch.Generator().manual_seed(0))
     call = call.map(lambda t: t.to(dtype) if t.is_floating_point() else t)
     if settings.backward:
         contenders = backward(op, call)
     else:
-        python = settings.python or case.quick
-        contenders = forward(op, call, settings.threads, python)
-    runs, differences, absent = _prepare(op, case, contenders, settings)
-    bound = op.bound(*call.args, **call.kwargs) if op.bound is not None else None
-    # Without a bound our own times tell how steady the machine is.
-    yardstick = OURS if bound is None else _BOUND
-    everybody = dict(runs) if bound is None else {_BOUND: bound.run, **runs}
-    everybody[yardstick]()
-    speed = peak(settings.threads)
-    timings: dict[str, Timing] = {}
-    for _ in range(_ATTEMPTS):
-        timings = interleave(everybody, settings.rounds, settings.seconds, clock)
-        if timings[yardstick].spread <= settings.spread:
-            break
-    else:
+        contenders = forward(op, call, settings.threads, settings.python or case.quick)
+    return Contest(
+        op.name,
+        case.name,
+        case.dense,
+        BACKWARD if settings.backward else FORWARD,
+        contenders,
+        op.tolerances[settings.dtype],
+        op.bound(*call.args, **call.kwargs) if op.bound is not None else None,
+    )
+
+
+def compete(
+    contest: Contest, settings: Settings, clock: Clock = time.perf_counter
+) -> Record | Refused:
+    """Checks and times the contenders.
+
+    Raises:
+        Differs: A contender computes something else than we do.
+    """
+    with _threads(settings.threads):
+        runs, differences, absent = _prepare(contest, settings.dtype)
+        timings = _timed(contest.bound, runs, settings, clock)
+        # Products in float64 have another peak; those of half types are done in float32.
+        speed = peak(settings.threads) if settings.dtype != "float64" else None
+    if isinstance(timings, str):
+        sentence = f"{contest.op} {contest.case}: {timings}"
         return Refused(
-            op.name,
-            case.name,
-            direction,
+            contest.op,
+            contest.case,
+            contest.direction,
             settings.dtype,
             settings.threads,
-            f"{op.name} {case.name}: the times of {bound.name if bound else yardstick} must "
-            f"spread by at most {settings.spread:.0%}, got {timings[yardstick].spread:.0%} in the "
-            f"last of {_ATTEMPTS} attempts; stop what else runs on the machine",
+            sentence,
         )
-    by_name = {contender.name: contender for contender in contenders}
+    bound = contest.bound
     return Record(
-        op=op.name,
-        case=case.name,
-        dense=case.dense,
-        direction=direction,
+        op=contest.op,
+        case=contest.case,
+        dense=contest.dense,
+        direction=contest.direction,
         dtype=settings.dtype,
         threads=settings.threads,
         # The gradients of the inputs and of the weights are products of the forward's size.
-        flops=bound.flops * (3 if settings.backward else 1) if bound else 0,
+        flops=bound.flops * (3 if contest.direction == BACKWARD else 1) if bound else 0,
         bytes=bound.bytes if bound else 0,
         bound_name=bound.name if bound else None,
         bound=timings[_BOUND] if bound else None,
         peak=speed,
         entries=tuple(
-            Entry(name, by_name[name].runtime, by_name[name].kind, timings[name], differences[name])
-            for name in runs
+            Entry(each.name, each.runtime, each.kind, timings[each.name], differences[each.name])
+            for each in contest.contenders
+            if each.name in runs
         ),
         absent=absent,
     )
 
 
 def _prepare(
-    op: Op, case: Benchmark, contenders: Sequence[Contender], settings: Settings
+    contest: Contest, dtype: str
 ) -> tuple[dict[str, Run], dict[str, float], dict[str, str]]:
-    """Returns those that compute the case, how far each is from ours, and why others do not."""
+    """Returns those that compute it, how far each is from ours, and why others do not."""
     runs: dict[str, Run] = {}
     differences: dict[str, float] = {}
     absent: dict[str, str] = {}
-    ours: list[Any] = []
-    tolerance = op.tolerances[settings.dtype]
-    for contender in contenders:
+    ours: list[Any] | None = None
+    for contender in contest.contenders:
         try:
             run = contender.prepare()
             result = arrays(run())
@@ -130,18 +174,47 @@ def _prepare(
                 raise
             absent[contender.name] = first_line(error)
             continue
-        ours = ours or result
-        title = f"{op.name} {case.name}: {contender.name}"
+        ours = ours if ours is not None else result
+        title = f"{contest.op} {contest.case}: {contender.name}"
+        jumps = contest.direction == BACKWARD
         try:
-            apart = difference(title, result, ours, tolerance, settings.backward)
+            differences[contender.name] = difference(title, result, ours, contest.tolerance, jumps)
         except Differs as error:
-            # In half types others round on the way, so their results are another computation's.
-            if contender.kind != "peer" or settings.dtype in ("float32", "float64"):
+            # In half types others round on the way, so theirs is another computation.
+            if contender.kind != "peer" or dtype in ("float32", "float64"):
                 raise
             absent[contender.name] = str(error)
             continue
-        runs[contender.name], differences[contender.name] = run, apart
+        runs[contender.name] = run
     return runs, differences, absent
+
+
+def _timed(
+    bound: Bound | None, runs: dict[str, Run], settings: Settings, clock: Clock
+) -> dict[str, Timing] | str:
+    """Returns the times, or why there are none."""
+    # Without a bound our own times tell how steady the machine is.
+    yardstick = next(iter(runs)) if bound is None else _BOUND
+    everybody = dict(runs) if bound is None else {_BOUND: bound.run, **runs}
+    name = bound.name if bound else yardstick
+    reason = ""
+    for _ in range(_ATTEMPTS):
+        everybody[yardstick]()
+        waiting = disturbance(everybody[yardstick])
+        timings = interleave(everybody, settings.rounds, settings.seconds, clock)
+        waiting = max(waiting, disturbance(everybody[yardstick]))
+        spread = timings[yardstick].spread
+        if settings.noisy:
+            return timings
+        if spread > settings.spread:
+            reason = f"the times of {name} must spread by at most {settings.spread:.0%}, got "
+            reason += f"{spread:.0%}"
+        elif waiting > settings.waiting:
+            reason = f"{name} must wait for a core at most {settings.waiting:.0%} of its time, got "
+            reason += f"{waiting:.0%}"
+        else:
+            return timings
+    return f"{reason} in the last of {_ATTEMPTS} attempts; stop what else runs on the machine"
 
 
 @contextlib.contextmanager
@@ -152,17 +225,3 @@ def _threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def measure_all(
-    cases: Sequence[tuple[Op, Benchmark]],
-    settings: Sequence[Settings],
-    report: Callable[[str, int, int], None],
-) -> Iterator[Record | Refused]:
-    """Measures each case in each of the settings; one case at a time is in memory."""
-    done, count = 0, len(cases) * len(settings)
-    for setting in settings:
-        for op, case in cases:
-            report(f"{op.name} {case.name}", done, count)
-            yield measure(op, case, setting)
-            done += 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def settings_of(threads: Sequence[int], quick: bool, **given: Any) -> list[Setti
 
 
 def facts(settings: Sequence[Settings]) -> dict[str, Any]:
-    """Returns versions, commit, processor and settings."""
+    """Returns versions, commit, processor, its load before the run, and settings."""
     return {
         "custom_ops": custom_ops.__version__,
         "commit": _machine.commit(),
@@ -64,6 +65,7 @@ def facts(settings: Sequence[Settings]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _machine.processor(),
+        "load": os.getloadavg()[0],
         "sessions_spin": False,
         "settings": [dataclasses.asdict(each) for each in settings],
     }

@@ -1,7 +1,5 @@
 """Tables of a run: each case in milliseconds and ratios, then geometric means and worst cases."""
 
-from collections.abc import Iterable
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,21 +16,34 @@ _WORST = "Geometric means; in brackets the case that speaks most against us."
 
 
 def shown(report: Report) -> RenderableType:
-    """Returns the tables of a run."""
+    """Returns the tables of a run, and why figures are missing."""
     parts: list[RenderableType] = []
-    groups: dict[tuple[str, str, str, int], list[Record]] = {}
-    for record in report.records:
-        key = (record.op, record.direction, record.dtype, record.threads)
-        groups.setdefault(key, []).append(record)
-    for (op, direction, dtype, threads), records in groups.items():
-        title = f"{op}, {direction}, {dtype}, {threads} thread{'' if threads == 1 else 's'}"
-        parts += [_cases(title, records), _summary(f"{title}: summary", summarise(records))]
-        parts += [Text(note, style="dim") for note in _absences(records)]
+    for group in groups(report):
+        parts += [cases(group), summary(group)]
+    parts += [Text(note, style="dim") for note in absences(report)]
     parts += [Text(refused.sentence, style="red") for refused in report.refused]
     return Group(*parts)
 
 
-def _cases(title: str, records: list[Record]) -> Table:
+def groups(report: Report) -> list[list[Record]]:
+    """Returns the records by op, direction, dtype and threads."""
+    found: dict[tuple[str, str, str, int], list[Record]] = {}
+    for record in report.records:
+        key = (record.op, record.direction, record.dtype, record.threads)
+        found.setdefault(key, []).append(record)
+    return list(found.values())
+
+
+def title_of(records: list[Record]) -> str:
+    """Returns what the records of a group have in common."""
+    one = records[0]
+    threads = f"{one.threads} thread{'' if one.threads == 1 else 's'}"
+    return f"{one.op}, {one.direction}, {one.dtype}, {threads}"
+
+
+def cases(records: list[Record]) -> Table:
+    """Returns the cases of a group, those that are dense first."""
+    title = title_of(records)
     names = list(dict.fromkeys(entry.name for record in records for entry in record.entries))
     bounds = " / ".join(dict.fromkeys(record.bound_name or "" for record in records))
     peak = "; % of FMA peak" if any(record.peak for record in records) else ""
@@ -70,7 +81,9 @@ def _cell(record: Record, entry: Entry) -> str:
     return text
 
 
-def _summary(title: str, lines: Iterable[Summary]) -> Table:
+def summary(records: list[Record]) -> Table:
+    """Returns what a group sums up to."""
+    title, lines = f"{title_of(records)}: summary", summarise(records)
     table = Table(title=title, title_justify="left", caption=_WORST, caption_justify="left")
     table.add_column("cases")
     table.add_column("contender")
@@ -94,9 +107,10 @@ def _sum(line: Summary) -> str:
     return rf"{line.mean:.2f} \[{line.worst:.2f} {line.worst_case}]"
 
 
-def _absences(records: Iterable[Record]) -> list[str]:
+def absences(report: Report) -> list[str]:
+    """Returns who did not compute what, and why."""
     reasons: dict[tuple[str, str], int] = {}
-    for record in records:
+    for record in report.records:
         for name, reason in record.absent.items():
             reasons[name, reason] = reasons.get((name, reason), 0) + 1
     return [f"{name} is missing in {n} cases: {why}" for (name, why), n in reasons.items()]

@@ -31,6 +31,10 @@ Backward = Annotated[
     bool, typer.Option("--backward", help="Time forward and backward together, in torch.")
 ]
 
+Noisy = Annotated[
+    bool, typer.Option("--noisy", help="Give figures even where the machine is too noisy for them.")
+]
+
 
 def bench(
     op: Ops = None,
@@ -39,6 +43,7 @@ def bench(
     dtype: Dtype = "float32",
     quick: Quick = False,
     backward: Backward = False,
+    noisy: Noisy = False,
     as_json: AsJson = False,
 ) -> None:
     """Time the ops beside what a user would pick instead.
@@ -54,7 +59,9 @@ def bench(
         from custom_ops._bench.table import shown
 
         cases = select(op, case, quick)
-        settings = selection.settings_of(threads or [2], quick, dtype=dtype, backward=backward)
+        settings = selection.settings_of(
+            threads or [2], quick, dtype=dtype, backward=backward, noisy=noisy
+        )
         result = Report(selection.facts(settings))
         for outcome in measure_all(cases, settings, report):
             result.add(outcome)
