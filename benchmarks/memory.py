@@ -75,7 +75,7 @@ def measure(op: Op, call: Sample, tiny: Sample, name: str, threads: int) -> floa
     return max(0.0, (peak - before) * 1024 - outputs) / _MIB
 
 
-def _in_child(op: str, case: str, name: str, threads: int) -> tuple[float | None, str]:
+def in_child(op: str, case: str, name: str, threads: int) -> tuple[float | None, str]:
     """Returns the MiB of a contender, or None and why."""
     command = [sys.executable, __file__, "--child", name, "--op", op, "--case", case]
     command += ["--threads", str(threads)]
@@ -121,7 +121,7 @@ def main(
         for index, (_, one) in enumerate(cases):
             for name in names:
                 tell(f"{one.name}, {name}", index, len(cases))
-                found = _in_child(op, one.name, name, threads)
+                found = in_child(op, one.name, name, threads)
                 rows.append(Row(op, one.name, threads, name, *found))
     show(shown(rows))
     if json is not None:

@@ -6,10 +6,11 @@ from rich.text import Text
 
 from custom_ops._bench.results import Entry, Record, Report
 from custom_ops._bench.summary import RATIOS, Summary, summarise
+from custom_ops._bench.timing import Timing
 
 _CAPTION = (
-    "Milliseconds, medians; ± half the range between the quartiles. In brackets: ours over the "
-    "bound, the others over ours in the same runtime{peak}."
+    "Milliseconds, medians; ± half the range between the quartiles. In brackets: {ours}the others "
+    "over ours in the same runtime{peak}."
 )
 
 _WORST = "Geometric means; in brackets the case that speaks most against us."
@@ -47,14 +48,10 @@ def cases(records: list[Record]) -> Table:
     names = list(dict.fromkeys(entry.name for record in records for entry in record.entries))
     bounds = " / ".join(dict.fromkeys(record.bound_name or "" for record in records))
     peak = "; % of FMA peak" if any(record.peak for record in records) else ""
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_CAPTION.format(peak=peak),
-        caption_justify="left",
-    )
+    caption = _CAPTION.format(ours="ours over the bound, " * bool(bounds), peak=peak)
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("case", no_wrap=True)
-    for name in (bounds or "no bound", *names):
+    for name in (*filter(None, [bounds]), *names):
         table.add_column(name, justify="right", overflow="fold")
     dense = None
     for record in sorted(records, key=lambda record: not record.dense):
@@ -62,23 +59,25 @@ def cases(records: list[Record]) -> Table:
             table.add_section()
         dense = record.dense
         by_name = {entry.name: entry for entry in record.entries}
-        bound = "-"
-        if record.bound is not None:
-            bound = f"{record.bound.median:.3g} ±{record.bound.spread / 2:.0%}"
+        bound = [_times(record.bound)] if record.bound is not None else ["-"] * bool(bounds)
         cells = (_cell(record, by_name[name]) if name in by_name else "-" for name in names)
-        table.add_row(record.case, bound, *cells)
+        table.add_row(record.case, *bound, *cells)
     return table
 
 
 def _cell(record: Record, entry: Entry) -> str:
     ratio = record.over_bound(entry) if entry.kind == "kernel" else record.over_ours(entry)
-    text = f"{entry.timing.median:.3g} ±{entry.timing.spread / 2:.0%}"
+    text = _times(entry.timing)
     if ratio is not None:
         text += f" ({ratio:.2f})"
     share = record.share_of_peak(entry)
     if share is not None and entry.kind == "kernel":
         text += f" {share:.0%}"
     return text
+
+
+def _times(timing: Timing) -> str:
+    return f"{timing.median:.3g} ±{timing.spread / 2:.0%}"
 
 
 def summary(records: list[Record]) -> Table:

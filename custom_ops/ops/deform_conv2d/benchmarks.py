@@ -164,7 +164,7 @@ def composition(
 
     start_y = start(0, out_h, kernel_h)[:, None, :, None]
     start_x = start(1, out_w, kernel_w)[None, :, None, :]
-    shift = offset.view(images * offset_groups, kernel_h, kernel_w, 2, out_h, out_w)
+    shift = offset.reshape(images * offset_groups, kernel_h, kernel_w, 2, out_h, out_w)
     grid = torch.stack(
         [
             (2 * (shift[:, :, :, 1] + start_x) + 1) / width - 1,
@@ -174,15 +174,16 @@ def composition(
     )
     columns = torch.nn.functional.grid_sample(
         input.reshape(images * offset_groups, channels // offset_groups, height, width),
-        grid.view(images * offset_groups, taps * out_h, out_w, 2),
+        grid.reshape(images * offset_groups, taps * out_h, out_w, 2),
         align_corners=False,
-    ).view(images, offset_groups, -1, taps, out_h * out_w)
+    )
     if mask is not None:
-        columns = columns * mask.view(images, offset_groups, 1, taps, -1)
-    columns = columns.view(images, groups, group_channels * taps, -1)
-    result = torch.matmul(weight.view(groups, outputs // groups, -1), columns)
-    result = result.view(images, outputs, out_h, out_w)
-    return result if bias is None else result + bias.view(1, -1, 1, 1)
+        columns = columns * mask.reshape(images * offset_groups, 1, taps * out_h, out_w)
+    depth, pixels = group_channels * taps, out_h * out_w
+    columns = columns.reshape(images, groups, depth, pixels)
+    result = torch.matmul(weight.reshape(groups, outputs // groups, depth), columns)
+    result = result.reshape(images, outputs, out_h, out_w)
+    return result if bias is None else result + bias.reshape(1, -1, 1, 1)
 
 
 def bound(input: Tensor, offset: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Bound:
