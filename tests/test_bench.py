@@ -15,7 +15,7 @@ import torch
 
 import custom_ops
 from custom_ops._bench import selection
-from custom_ops._bench.checking import Differs
+from custom_ops._bench.checking import ELEMENTS, NEARLY_ALL, NORM, Differs, difference
 from custom_ops._bench.contenders import KERNEL, ONNXRUNTIME, PEER, TORCH, VARIANT, Contender
 from custom_ops._bench.plot import draw
 from custom_ops._bench.results import Record, Refused, Report, read
@@ -125,6 +125,27 @@ def test_a_contender_must_compute_what_we_do(result: Any) -> None:
     wrong = contender("wrong", PEER, watch.takes(0.1, result=result))
     with pytest.raises(Differs, match="fake case: wrong must "):
         compete(fake(watch, wrong), ANY_MACHINE, watch)
+
+
+def test_ways_to_compare() -> None:
+    ours, tolerance = np.ones(2000), Tolerance(rtol=1e-3, atol=0.0)
+    one_jump, many_jumps, little = ours.copy(), ours.copy(), ours * 1.02
+    one_jump[0], many_jumps[:100] = 1.1, 1.1
+    equal = {
+        (name, way)
+        for name, got in (("one", one_jump), ("many", many_jumps), ("little", little))
+        for way in (ELEMENTS, NEARLY_ALL, NORM)
+        if _is_equal(got, ours, tolerance if way != NORM else Tolerance(1e-2, 0.0), way)
+    }
+    assert equal == {("one", NEARLY_ALL), ("one", NORM)}
+
+
+def _is_equal(got: Any, ours: Any, tolerance: Tolerance, way: str) -> bool:
+    try:
+        difference("it", [got], [ours], tolerance, way)
+    except Differs:
+        return False
+    return True
 
 
 def test_a_contender_that_cannot_compute_it_is_left_out() -> None:
@@ -396,7 +417,7 @@ def test_models_script(tmp_path: Path) -> None:
         pytest.skip("custom_ops.convert is not there")
     import models
 
-    given = list(models.contests([1], threads=1, train=2, size=32, folder=tmp_path))
+    given = list(models.contests([1], threads=1, train=2, size=64, folder=tmp_path))
     assert [one.direction for one in given] == ["forward", "training step"]
     for one in given:
         record = compete(one, dataclasses.replace(ANY_MACHINE, rounds=1))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from custom_ops._bench.checking import Differs, arrays, difference
+from custom_ops._bench.checking import ELEMENTS, NEARLY_ALL, Differs, arrays, difference
 from custom_ops._bench.contenders import Contender, backward, forward
 from custom_ops._bench.disturbance import disturbance
 from custom_ops._bench.peak import peak
@@ -62,6 +62,7 @@ class Contest:
         contenders: Who takes part; the first is ours.
         tolerance: How far their results may lie from ours.
         bound: The least work behind it.
+        compared: How results are compared; see `custom_ops._bench.checking`.
     """
 
     op: str
@@ -71,6 +72,7 @@ class Contest:
     contenders: Sequence[Contender]
     tolerance: Tolerance
     bound: Bound | None = None
+    compared: str = ELEMENTS
 
 
 def measure_all(
@@ -108,6 +110,7 @@ def contest(op: Op, case: Benchmark, settings: Settings) -> Contest:
         contenders,
         op.tolerances[settings.dtype],
         op.bound(*call.args, **call.kwargs) if op.bound is not None else None,
+        NEARLY_ALL if settings.backward else ELEMENTS,
     )
 
 
@@ -176,9 +179,10 @@ def _prepare(
             continue
         ours = ours if ours is not None else result
         title = f"{contest.op} {contest.case}: {contender.name}"
-        jumps = contest.direction == BACKWARD
         try:
-            differences[contender.name] = difference(title, result, ours, contest.tolerance, jumps)
+            differences[contender.name] = difference(
+                title, result, ours, contest.tolerance, contest.compared
+            )
         except Differs as error:
             # In half types others round on the way, so theirs is another computation.
             if contender.kind != "peer" or dtype in ("float32", "float64"):
