@@ -68,7 +68,7 @@ def _panel(axis: Any, title: str, records: list[Record]) -> None:
     axis.axvline(1.0, color="black", linewidth=0.8)
     axis.set_xscale("log")
     axis.set_yticks(range(len(records)), [record.case for record in records], fontsize=7)
-    axis.invert_yaxis()
+    axis.set_ylim(len(records) - 0.5, -0.5)
     axis.grid(axis="x", which="both", linewidth=0.3)
     bounds = " / ".join(dict.fromkeys(record.bound_name or "" for record in records))
     axis.set_title(title, fontsize=9)
