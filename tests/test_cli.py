@@ -23,7 +23,7 @@ from custom_ops.onnx._lowering import LOWERINGS
 from custom_ops.onnx._session import KERNELS
 from custom_ops.ops._registry import ops as registered
 
-COMMANDS = ("demo", "export", "run", "verify", "info")
+COMMANDS = ("demo", "export", "run", "verify", "bench", "info")
 NETS = """
 import torch, custom_ops
 
@@ -423,6 +423,9 @@ def test_help_names_every_choice() -> None:
         (("run", "{model}", "--shape", "x=1,2"), "--shape must be sizes"),
         (("run", "{model}", "--input", "x=nowhere.npy"), "--input must be a .npy file"),
         (("demo", "--threads", "0"), "--threads"),
+        (("bench", "--op", "x"), "--op must be one of"),
+        (("bench", "--case", "x"), "--case must fit one of"),
+        (("bench", "--dtype", "x"), "--dtype must be one of"),
     ],
 )
 def test_wrong_usage(arguments: Sequence[str], sentence: str, exported: Path) -> None:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from single_node import single_node
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import custom_ops
 from custom_ops import _library
 from custom_ops.onnx._lowering import lower
+from custom_ops.onnx._single_node import single_node
 from custom_ops.onnx._verify import to_array
 from custom_ops.ops._registry import Op, ops
 from custom_ops.ops._samples import BadCall, Sample

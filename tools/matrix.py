@@ -29,11 +29,11 @@ import torch
 from probe_releases import judge, probe_cases
 from releases import CACHE, Call, Case, Outcome, environment, run_cases, version, write_cases
 from samples import SEED, calls_of
-from single_node import single_node
 
 import custom_ops
 from custom_ops.onnx._export import EXPORTERS
 from custom_ops.onnx._lowering import lower
+from custom_ops.onnx._single_node import single_node
 from custom_ops.ops._registry import Op, ops
 
 RELEASES = ("1.17", "1.20", "1.23", "1.27", "1.32")

@@ -1,9 +1,7 @@
 """The samples of the ops as models of one node, with the outputs that they should have."""
 
 import functools
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,9 @@ import onnx
 import torch
 from releases import Call
 
+from custom_ops.onnx._single_node import OPSET, single_node
 from custom_ops.ops._registry import Op
 from custom_ops.ops._samples import Sample
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from single_node import OPSET, single_node
 
 SEED = 0
 

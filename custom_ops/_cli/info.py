@@ -1,15 +1,14 @@
 """custom-ops info: what is installed, as text for a bug report."""
 
 import platform
-import re
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from custom_ops._cli.options import AsJson
 from custom_ops._cli.output import end, first_line, progress, write
+from custom_ops._machine import processor, version
 
 _PACKAGES = (
     "torch",
@@ -22,8 +21,6 @@ _PACKAGES = (
     "numpy",
     "ml_dtypes",
 )
-_FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl")
-_MORE_FLAGS = ("avx512_bf16", "avx512_fp16", "amx_tile", "neon", "asimd", "asimdhp", "sve", "bf16")
 
 
 def info(as_json: AsJson = False) -> None:
@@ -62,10 +59,10 @@ def _collected() -> dict[str, Any]:
     return {
         "ok": all(library["state"] == "loads" for library in libraries.values()),
         "custom_ops": custom_ops.__version__,
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES},
         "python": f"{platform.python_implementation()} {sys.version}".replace("\n", " "),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "libraries": libraries,
         "ops": {
             name: {
@@ -75,32 +72,6 @@ def _collected() -> dict[str, Any]:
             }
             for name, op in sorted(ops().items())
         },
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> dict[str, Any]:
-    import os
-
-    import torch
-
-    text = ""
-    if Path("/proc/cpuinfo").is_file():
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    has = set(flags.group(1).split()) if flags else set()
-    return {
-        "name": model.group(1) if model else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "flags": [flag for flag in (*_FLAGS, *_MORE_FLAGS) if flag in has],
-        "torch": torch.backends.cpu.get_cpu_capability(),
     }
 
 

@@ -1,7 +1,7 @@
 """The list of ops with everything that tools, tests and docs read of them."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,15 @@ from torch import Tensor
 from custom_ops import _library
 from custom_ops.ops._body import DOMAIN, Body
 from custom_ops.ops._function import OpFunction
-from custom_ops.ops._samples import TOLERANCES, BadCalls, Sample, Samples, Tolerance
+from custom_ops.ops._samples import (
+    TOLERANCES,
+    BadCalls,
+    Benchmark,
+    Bound,
+    Sample,
+    Samples,
+    Tolerance,
+)
 from custom_ops.ops._symbolic import emit, register_symbolic
 from custom_ops.ops._wiring import TorchOp, register_torch
 
@@ -62,8 +70,11 @@ class Op:
         is_smooth_at: Whether the op has derivatives at a call; None: everywhere.
         bad_calls: Calls that every runtime refuses, one for each rule.
         benchmarks: Calls of the sizes that users have, to time.
+        bound: The least work behind a call of `public`.
         peers: What a user would pick instead, by name, as functions with the arguments of
             `public`; those that are not installed are left out.
+        composition: The same in torch's own ops, with the arguments of `public`.
+        constants: The inputs that are weights of a network, which an exported file holds.
         differentiable_twice: Whether second derivatives are defined.
         tolerances: By dtype, how far the kernels may lie from the reference.
     """
@@ -76,8 +87,11 @@ class Op:
     samples: Samples
     random_sample: Callable[[random.Random], Sample]
     bad_calls: BadCalls
-    benchmarks: Samples
+    benchmarks: Sequence[Benchmark]
+    bound: Callable[..., Bound] | None = None
     peers: Callable[[], dict[str, Callable[..., Tensor]]] = dict
+    composition: Callable[..., Tensor] | None = None
+    constants: tuple[str, ...] = ()
     is_smooth_at: Callable[[Sample], bool] | None = None
     differentiable_twice: bool = False
     tolerances: dict[str, Tolerance] = field(default_factory=lambda: dict(TOLERANCES))

@@ -1,4 +1,4 @@
-"""What an op's file says of itself to tests, benchmarks and docs: calls, bad calls, tolerances."""
+"""What an op's file says of itself to tests, benchmarks and docs: calls, cases, tolerances."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +45,41 @@ class BadCall:
     sample: Sample
     sentence: str
     kind: str = "shape"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A call to time.
+
+    Attributes:
+        name: Names the case on the command line; no blanks.
+        make: Draws the call; tensors are float64.
+        dense: Whether it is of the plain kind that networks spend their time in. Dense cases and
+            the others are summed up apart.
+        quick: Whether it is small enough for a first look.
+    """
+
+    name: str
+    make: Callable[[torch.Generator], Sample]
+    dense: bool = True
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least work behind a call, to measure its time by.
+
+    Attributes:
+        name: What `run` is, for example "torch.mm".
+        run: Does that work.
+        flops: Floating-point operations of the call.
+        bytes: Bytes that the call must read and write.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    flops: int
+    bytes: int
 
 
 @dataclass(frozen=True)

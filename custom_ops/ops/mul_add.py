@@ -12,7 +12,7 @@ from custom_ops.ops._batching import align
 from custom_ops.ops._body import DOMAIN, VERSION, Body, one_output
 from custom_ops.ops._function import OpFunction
 from custom_ops.ops._registry import OnnxOp, Op, register
-from custom_ops.ops._samples import BadCall, Sample
+from custom_ops.ops._samples import BadCall, Benchmark, Bound, Sample
 from custom_ops.ops._wiring import TorchOp, call
 
 
@@ -175,11 +175,23 @@ def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
     yield BadCall(Sample("missing", (a, None)), "mul_add: b must be given, got None", kind="dtype")
 
 
-def benchmarks(generator: torch.Generator) -> Iterator[Sample]:
-    """Yields calls of several sizes; see `Op`."""
-    for count in (4, 10_000, 1_000_000, 10_000_000):
+def _benchmark(count: int) -> Benchmark:
+    def make(generator: torch.Generator) -> Sample:
         a, b = (torch.randn(count, generator=generator, dtype=torch.float64) for _ in range(2))
-        yield Sample(f"{count:,} elements", (a, b))
+        return Sample(name, (a, b))
+
+    name = f"{count}-elements"
+    return Benchmark(name, make, dense=count >= 1_000_000, quick=count <= 10_000)
+
+
+BENCHMARKS = tuple(_benchmark(count) for count in (4, 10_000, 1_000_000, 10_000_000))
+
+
+def bound(a: Tensor, b: Tensor, alpha: float = 2.0) -> Bound:
+    """Returns a copy that reads and writes as many bytes: two inputs and one output; see `Op`."""
+    source = torch.ones(3 * a.numel() // 2, dtype=a.dtype)
+    moved = 3 * a.numel() * a.element_size()
+    return Bound("memory copy", source.clone, flops=2 * a.numel(), bytes=moved)
 
 
 OP = register(
@@ -192,8 +204,10 @@ OP = register(
         samples=samples,
         random_sample=random_sample,
         bad_calls=bad_calls,
-        benchmarks=benchmarks,
+        benchmarks=BENCHMARKS,
+        bound=bound,
         peers=lambda: {"torch.add": lambda a, b, alpha=2.0: torch.add(b, a, alpha=alpha)},
+        composition=lambda a, b, alpha=2.0: alpha * a + b,
         differentiable_twice=True,
     )
 )

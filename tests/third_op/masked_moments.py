@@ -17,7 +17,7 @@ from custom_ops.ops._batching import align
 from custom_ops.ops._body import DOMAIN, VERSION, Body
 from custom_ops.ops._function import OpFunction
 from custom_ops.ops._registry import OnnxOp, Op, register
-from custom_ops.ops._samples import BadCall, Sample
+from custom_ops.ops._samples import BadCall, Benchmark, Sample
 from custom_ops.ops._wiring import TorchOp, call
 
 
@@ -244,11 +244,14 @@ def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
     yield bad("missing", "lengths must be given, got None", x, None, rule="dtype")
 
 
-def benchmarks(generator: torch.Generator) -> Iterator[Sample]:
-    """Yields calls of several sizes; see `Op`."""
-    for channels in (8, 64):
-        yield Sample(f"{channels} channels", _make(generator, 16, 128, channels))
-
+BENCHMARKS = tuple(
+    Benchmark(
+        f"{channels}-channels",
+        lambda generator, channels=channels: Sample("", _make(generator, 16, 128, channels)),
+        quick=channels == 8,
+    )
+    for channels in (8, 64)
+)
 
 OP = register(
     Op(
@@ -260,7 +263,7 @@ OP = register(
         samples=samples,
         random_sample=random_sample,
         bad_calls=bad_calls,
-        benchmarks=benchmarks,
+        benchmarks=BENCHMARKS,
         differentiable_twice=True,
     )
 )

@@ -7,6 +7,7 @@ from custom_ops.ops._registry import Native, OnnxOp, Op, register
 from custom_ops.ops._wiring import TorchOp, register_torch
 from custom_ops.ops.deform_conv2d.acceleration import accelerate_torchvision
 from custom_ops.ops.deform_conv2d.arguments import arguments, from_torchvision
+from custom_ops.ops.deform_conv2d.benchmarks import BENCHMARKS, bound, composition, peers
 from custom_ops.ops.deform_conv2d.body import body
 from custom_ops.ops.deform_conv2d.conversion import convert
 from custom_ops.ops.deform_conv2d.function import (
@@ -19,9 +20,7 @@ from custom_ops.ops.deform_conv2d.function import (
 from custom_ops.ops.deform_conv2d.module import DeformConv2d
 from custom_ops.ops.deform_conv2d.samples import (
     bad_calls,
-    benchmarks,
     is_smooth_at,
-    peers,
     random_sample,
     reference,
     samples,
@@ -66,7 +65,10 @@ OP = register(
         random_sample=random_sample,
         is_smooth_at=is_smooth_at,
         bad_calls=bad_calls,
-        benchmarks=benchmarks,
+        benchmarks=BENCHMARKS,
+        bound=bound,
         peers=peers,
+        composition=composition,
+        constants=("weight", "bias"),
     )
 )

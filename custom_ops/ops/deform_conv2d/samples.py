@@ -286,27 +286,3 @@ def bad_calls(generator: torch.Generator) -> Iterator[BadCall]:
         kind="dtype",
     )
     yield bad("missing_offset", r"offset must be given, got None", offset=None, kind="dtype")
-
-
-def benchmarks(generator: torch.Generator) -> Iterator[Sample]:
-    """Yields 3 x 3 convolutions of the sizes that networks have; see `Op`."""
-    for channels, size in ((64, 112), (64, 56), (128, 28), (256, 32), (256, 64), (512, 14)):
-        args, kwargs = make(
-            generator,
-            batch=1,
-            channels=channels,
-            outputs=channels,
-            size=(size, size),
-            spread=2.0,
-            padding=1,
-        )
-        yield Sample(f"{channels} channels, {size} x {size}", args, kwargs)
-
-
-def peers() -> dict[str, Any]:
-    """Returns torchvision's function, where it is installed; see `Op`."""
-    try:
-        from torchvision.ops import deform_conv2d
-    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
-        return {}
-    return {"torchvision": deform_conv2d}

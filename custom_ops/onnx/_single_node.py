@@ -1,6 +1,6 @@
 """A model that is one node of an op, made from the arguments of a call."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,11 @@ def dtype_name(tensor: torch.Tensor) -> str:
 
 
 def single_node(
-    op: Op, arguments: tuple[Any, ...], dynamic: bool = False, opset: int = OPSET
+    op: Op,
+    arguments: tuple[Any, ...],
+    dynamic: bool = False,
+    opset: int = OPSET,
+    constant: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]]:
     """Makes the model and what to feed it.
 
@@ -38,9 +42,10 @@ def single_node(
         arguments: The arguments of its C++ side; tensors in torch.
         dynamic: Whether the model leaves all sizes open.
         opset: The model's opset.
+        constant: Names of inputs that the model holds, as it does the weights of a network.
     """
     tensors, attributes = op.split(arguments)
-    nodes, inputs, names, feeds = [], [], [], {}
+    nodes, inputs, held, names, feeds = [], [], [], [], {}
     for given, tensor in zip(op.spec.inputs, tensors, strict=True):
         if tensor is None:
             names.append("")
@@ -48,9 +53,13 @@ def single_node(
         kind = dtype_name(tensor)
         half = kind in ("float16", "bfloat16")
         outer = "float32" if half else kind
-        shape = [f"{given.name}{i}" if dynamic else size for i, size in enumerate(tensor.shape)]
-        inputs.append(helper.make_tensor_value_info(given.name, ELEMENT_TYPES[outer], shape))
-        feeds[given.name] = tensor.to(getattr(torch, outer)).contiguous().numpy()
+        array = tensor.to(getattr(torch, outer)).contiguous().numpy()
+        if given.name in constant:
+            held.append(onnx.numpy_helper.from_array(array, given.name))
+        else:
+            shape = [f"{given.name}{i}" if dynamic else size for i, size in enumerate(array.shape)]
+            inputs.append(helper.make_tensor_value_info(given.name, ELEMENT_TYPES[outer], shape))
+            feeds[given.name] = array
         names.append(f"{given.name}_half" if half else given.name)
         if half:
             nodes.append(
@@ -76,7 +85,7 @@ def single_node(
         if half:
             nodes.append(helper.make_node("Cast", [result], [name], to=TensorProto.FLOAT))
     model = helper.make_model(
-        helper.make_graph(nodes, op.name, inputs, outputs),
+        helper.make_graph(nodes, op.name, inputs, outputs, held),
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("custom_ops", 1)],
         ir_version=9,
     )
