@@ -11,7 +11,7 @@ inline constexpr int kBlockRows = 14, kBlockVectors = 1;
 inline constexpr int kBlockRows = 6, kBlockVectors = 2;
 #endif
 template <typename A>
-inline constexpr int block_columns = kBlockVectors* lanes<A>;
+inline constexpr int block_columns = kBlockVectors * lanes<A>;
 
 // Distances between elements, known to the compiler so that they become part of instructions.
 template <int kRow, int kDepth>
@@ -21,8 +21,7 @@ struct Steps {
 
 // c[m][n] = (start ? start[n] : c[m][n]) + sum over k of a[m][k] * b[k][n], for kRows rows.
 template <int kRows, typename StepsA, int kStepB, int kStepC, typename A>
-CUSTOM_OPS_INLINE void multiply_block(int64_t depth, const A* a, const A* b, A* c,
-                                      const A* start) {
+CUSTOM_OPS_INLINE void multiply_block(int64_t depth, const A* a, const A* b, A* c, const A* start) {
   constexpr int n = lanes<A>;
   Vector<A> sums[kRows][kBlockVectors];
 #pragma GCC unroll 16

@@ -1,4 +1,5 @@
-// Turns square blocks in registers, and adds up lanes. Included by kernels, once for each instruction set.
+// Turns square blocks in registers, and adds up lanes. Included by kernels, once for each
+// instruction set.
 
 namespace custom_ops::CUSTOM_OPS_ISA {
 namespace {
@@ -23,10 +24,9 @@ template <typename T, int kSize, int kStep, bool kHigh, int... kLane>
 CUSTOM_OPS_INLINE auto exchange(typename VectorOf<T, kSize>::type a,
                                 typename VectorOf<T, kSize>::type b,
                                 std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(
-      a, b,
-      ((kLane & kStep) == 0 ? kLane + (kHigh ? kStep : 0)
-                            : kSize + kLane - (kHigh ? 0 : kStep))...);
+  return __builtin_shufflevector(a, b,
+                                 ((kLane & kStep) == 0 ? kLane + (kHigh ? kStep : 0)
+                                                       : kSize + kLane - (kHigh ? 0 : kStep))...);
 }
 
 template <typename T, int kSize, int kStep>
@@ -89,10 +89,12 @@ CUSTOM_OPS_INLINE void sum_four(const Vector<float> (&values)[4], float* sums) {
   constexpr auto lane = std::make_integer_sequence<int, n>();
   constexpr auto pair = std::make_integer_sequence<int, n / 2>();
   // (first, second, first, second) of each 128 bits, then all four.
-  const Vector<double> a = (Vector<double>)(interleave<float, n, false>(values[0], values[1], lane) +
-                                            interleave<float, n, true>(values[0], values[1], lane));
-  const Vector<double> b = (Vector<double>)(interleave<float, n, false>(values[2], values[3], lane) +
-                                            interleave<float, n, true>(values[2], values[3], lane));
+  const Vector<double> a =
+      (Vector<double>)(interleave<float, n, false>(values[0], values[1], lane) +
+                       interleave<float, n, true>(values[0], values[1], lane));
+  const Vector<double> b =
+      (Vector<double>)(interleave<float, n, false>(values[2], values[3], lane) +
+                       interleave<float, n, true>(values[2], values[3], lane));
   const Vector<float> all = (Vector<float>)interleave<double, n / 2, false>(a, b, pair) +
                             (Vector<float>)interleave<double, n / 2, true>(a, b, pair);
   write<float, 4>(sums, fold<float, 4, n>(all));

@@ -56,8 +56,8 @@ CUSTOM_OPS_INLINE void store(BFloat16* to, Vector<float> value) {
 
 #if defined(CUSTOM_OPS_F16C) && CUSTOM_OPS_VECTOR_BYTES == 64
 CUSTOM_OPS_INLINE Vector<float> load(const Half* from) {
-  return (Vector<float>)_mm512_maskz_cvtph_ps(0xffff, 
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (Vector<float>)_mm512_maskz_cvtph_ps(
+      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 CUSTOM_OPS_INLINE void store(Half* to, Vector<float> value) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),

@@ -136,8 +136,7 @@ class Forward {
         const int64_t at = block.place + (panel * block.depth + part.piece.first) * columns_;
         for (int64_t c = 0; c < chunk.channels; ++c) {
           for (int64_t tap = 0; tap < block.taps.count; ++tap) {
-            places[c * all + block.taps.first + tap] =
-                at + (tap * chunk.channels + c) * columns_;
+            places[c * all + block.taps.first + tap] = at + (tap * chunk.channels + c) * columns_;
           }
         }
       }
@@ -168,7 +167,8 @@ class Forward {
         if (!is_last) continue;
         const int64_t output = block.group * group_outputs_ + i * columns_;
         k.finish(sum, columns_, tile.count, std::min(columns_, group_outputs_ - i * columns_),
-                 output_.data + (tile.image * problem_.g.out_channels + output) * problem_.pixels() +
+                 output_.data +
+                     (tile.image * problem_.g.out_channels + output) * problem_.pixels() +
                      tile.first,
                  problem_.pixels());
       }
@@ -208,8 +208,8 @@ void run_depthwise(const Context& context, const Problem<T>& problem, OptionalIn
       for (const Chunk& chunk : problem.chunks) {
         for (int64_t i = 0; i < tile.count * chunk.channels; ++i) {
           const int64_t channel = chunk.first + i % chunk.channels;
-          sums[i] = bias ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]])
-                         : A(0);
+          sums[i] =
+              bias ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]) : A(0);
         }
         for (const Taps& group : problem.tap_groups) {
           kernels<T>().sample_depthwise(

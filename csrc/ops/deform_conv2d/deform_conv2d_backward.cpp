@@ -293,8 +293,7 @@ class Backward {
                 for (int64_t p = 0; p < pixels; ++p) to[p] += row[p];
               }
             }
-            A* const rows[3] = {totals.data(), totals.data() + pixels,
-                                totals.data() + 2 * pixels};
+            A* const rows[3] = {totals.data(), totals.data() + pixels, totals.data() + 2 * pixels};
             write_position(group, taps.first + tap, {n, 0, pixels}, rows);
           }
         });
@@ -339,14 +338,13 @@ class Backward {
   void empty_chunked_grad() const {
     const Geometry<int64_t>& g = problem_.g;
     const int64_t plane = g.height * g.width;
-    for_each_band(context_, problem_,
-                  [&](int64_t n, const Chunk& chunk, int64_t first_row, int64_t end_row) {
-                    const A* const from = chunked_grad_.data() + problem_.place(n, chunk) +
-                                          (problem_.frame.row() + 1) * chunk.channels;
-                    kernels<T>().empty(from, g.width, first_row * g.width, end_row * g.width,
-                                       chunk.channels,
-                                       to_.input + (n * g.channels + chunk.first) * plane, plane);
-                  });
+    for_each_band(
+        context_, problem_, [&](int64_t n, const Chunk& chunk, int64_t first_row, int64_t end_row) {
+          const A* const from = chunked_grad_.data() + problem_.place(n, chunk) +
+                                (problem_.frame.row() + 1) * chunk.channels;
+          kernels<T>().empty(from, g.width, first_row * g.width, end_row * g.width, chunk.channels,
+                             to_.input + (n * g.channels + chunk.first) * plane, plane);
+        });
   }
 
   const Context& context_;
@@ -430,11 +428,10 @@ struct DeformConv2dBackward : Attributes {
         problem.g.batch * problem.g.offset_groups * problem.g.taps() * problem.pixels();
     const bool uniform = needs[kMask] && mask->size() == 1 && places != 1;
     const Scratch<A> everywhere(context, uniform ? places : 0);
-    const Gradients<T> to{needs[kInput] ? grad_input.data : nullptr,
-                          needs[kWeight] ? grad_weight.data : nullptr,
-                          needs[kOffset] ? grad_offset.data : nullptr,
-                          needs[kMask] && !uniform ? grad_mask.data : nullptr,
-                          uniform ? everywhere.data() : nullptr};
+    const Gradients<T> to{
+        needs[kInput] ? grad_input.data : nullptr, needs[kWeight] ? grad_weight.data : nullptr,
+        needs[kOffset] ? grad_offset.data : nullptr,
+        needs[kMask] && !uniform ? grad_mask.data : nullptr, uniform ? everywhere.data() : nullptr};
     if (grad.size() == 0) {  // no image, or no output: nothing flows back
       fill_zero(grad_input), fill_zero(grad_weight), fill_zero(grad_offset), fill_zero(grad_mask);
     } else if (needs[kInput] || needs[kWeight] || needs[kOffset] || needs[kMask]) {

@@ -15,8 +15,8 @@
 
 namespace custom_ops::deform_conv2d {
 
-inline constexpr int64_t kChunk = 32;         // channels
-inline constexpr int64_t kTile = 208;         // pixels
+inline constexpr int64_t kChunk = 32;          // channels
+inline constexpr int64_t kTile = 208;          // pixels
 inline constexpr int64_t kDepth = 9 * kChunk;  // columns of a panel in use
 // Rows of a panel are an odd number of cache lines apart, or they would share few places in the
 // cache. A vector that is written at the end of a row may stick out.
@@ -38,11 +38,11 @@ struct Frame {
 // (top, right), (bottom, left), (bottom, right).
 template <typename A>
 struct Plan {
-  int32_t at[kTile];    // pixel of the frame: the first neighbour
-  A weight[4][kTile];   // bilinear weights, times the mask
-  A down[kTile];        // fractions of the way from top to bottom, and from left to right
+  int32_t at[kTile];   // pixel of the frame: the first neighbour
+  A weight[4][kTile];  // bilinear weights, times the mask
+  A down[kTile];       // fractions of the way from top to bottom, and from left to right
   A right[kTile];
-  A mask[kTile];        // 0 where the sample counts 0
+  A mask[kTile];  // 0 where the sample counts 0
 };
 
 // Where one tap of a tile's pixels lies: whole numbers and the offsets, and the mask.
@@ -88,8 +88,7 @@ struct Kernels {
                A* to);
 
   // y[p][n] = (start ? start[n] : y[p][n]) + sum over k of panel[p][k] * w[k][n], `columns` wide.
-  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y,
-                   const A* start);
+  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y, const A* start);
   // Writes y[p][n], `step` wide, to out[n][p], whose planes are `plane` apart.
   void (*finish)(const A* y, int64_t step, int64_t pixels, int64_t outputs, T* out, int64_t plane);
 
@@ -103,16 +102,16 @@ struct Kernels {
   // Takes the gradient of a piece's columns from the panel and writes the columns there. Adds to
   // the chunk's gradient, and gives the gradient's products with the four neighbours, in order
   // [tap][neighbour][kTile]. Null: not asked for.
-  void (*sample_back)(const T* chunk, int64_t row, const Plan<A>* plan, Piece piece,
-                      int64_t pixels, A* panel, A* chunk_grad, A* dots);
+  void (*sample_back)(const T* chunk, int64_t row, const Plan<A>* plan, Piece piece, int64_t pixels,
+                      A* panel, A* chunk_grad, A* dots);
   // The same for a group for each channel: grad is [p][c], w and w_grad are [tap][c].
   void (*sample_depthwise_back)(const T* chunk, int64_t row, const Plan<A>* plan, int64_t channels,
                                 int64_t taps, int64_t pixels, const A* grad, const A* w, A* w_grad,
                                 A* chunk_grad, A* dots);
   // Gradients of one tap's position and mask, from
   // dots[neighbour][kTile]. `outside`: Frame::outside().
-  void (*position)(const Plan<A>& plan, int32_t outside, const A* dots, int64_t pixels, A* y,
-                   A* x, A* mask);
+  void (*position)(const Plan<A>& plan, int32_t outside, const A* dots, int64_t pixels, A* y, A* x,
+                   A* mask);
 };
 
 // Those of the instruction set in use. Defined for the four floating types.

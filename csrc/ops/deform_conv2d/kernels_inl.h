@@ -285,8 +285,7 @@ static void pack(const T* rows, int64_t step, int64_t given, int64_t count, cons
     }
     for (; i < count; ++i) {
       for (int r = 0; r < n; ++r) {
-        to[places[i] + first + r] =
-            first + r < given ? custom_ops::load(from[r * step + i]) : A(0);
+        to[places[i] + first + r] = first + r < given ? custom_ops::load(from[r * step + i]) : A(0);
       }
     }
   }
@@ -305,8 +304,8 @@ static void multiply_grad(int64_t pixels, int64_t depth, int64_t outputs, const 
   constexpr int kColumns = block_columns<A>;
   const A zeros[kColumns] = {};
   for (int64_t k = 0; k < depth; k += kColumns) {
-    multiply_rows<Steps<1, kTile>, kColumns, kPanelStep>(pixels, outputs, grad,
-                                                         w + k * outputs, panel + k, zeros);
+    multiply_rows<Steps<1, kTile>, kColumns, kPanelStep>(pixels, outputs, grad, w + k * outputs,
+                                                         panel + k, zeros);
   }
 }
 
@@ -372,8 +371,7 @@ static void sample_back_piece(const T* chunk, int64_t row, const Plan<Compute<T>
     A* column = panel + p * kPanelStep + piece.first;
     for (int64_t tap = 0; tap < piece.taps; ++tap, column += channels) {
       const auto near = Neighbours<T>::of(chunk, channels, row, plan[tap], p);
-      A* const target =
-          chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
+      A* const target = chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
       A* const products = dots == nullptr ? nullptr : dots + tap * kTile * 4 + p;
       sample_back_one<kChannels>(near, channels, row, column, target, products);
     }
@@ -403,8 +401,7 @@ static void sample_depthwise_back(const T* chunk, int64_t row, const Plan<Comput
       const auto near = Neighbours<T>::of(chunk, channels, row, plan[tap], p);
       const A* const slope = grad + p * channels;
       for (int64_t c = 0; c < channels; ++c) column[c] = slope[c] * w[tap * channels + c];
-      A* const target =
-          chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
+      A* const target = chunk_grad == nullptr ? nullptr : chunk_grad + plan[tap].at[p] * channels;
       A* const products = dots == nullptr ? nullptr : dots + tap * kTile * 4 + p;
       sample_back_one<0>(near, channels, row, column, target, products);
       A* const sum = w_grad + tap * channels;
@@ -431,11 +428,20 @@ static void position(const Plan<A>& plan, int32_t outside, const A* dots, int64_
 }
 
 template <typename T>
-inline const Kernels<T> kernel_table = {
-    block_columns<Compute<T>>, &fill<T>, &empty<T>, &plan<Compute<T>>, &sample<T>,
-    &sample_depthwise<T>, &pack<T>, &multiply<Compute<T>>, &finish<T>, &multiply_grad<Compute<T>>,
-    &multiply_weight<Compute<T>>, &sample_back<T>, &sample_depthwise_back<T>,
-    &position<Compute<T>>};
+inline const Kernels<T> kernel_table = {block_columns<Compute<T>>,
+                                        &fill<T>,
+                                        &empty<T>,
+                                        &plan<Compute<T>>,
+                                        &sample<T>,
+                                        &sample_depthwise<T>,
+                                        &pack<T>,
+                                        &multiply<Compute<T>>,
+                                        &finish<T>,
+                                        &multiply_grad<Compute<T>>,
+                                        &multiply_weight<Compute<T>>,
+                                        &sample_back<T>,
+                                        &sample_depthwise_back<T>,
+                                        &position<Compute<T>>};
 
 }  // namespace
 }  // namespace custom_ops::deform_conv2d::CUSTOM_OPS_ISA

@@ -78,9 +78,9 @@ struct Problem {
            (strides[1] == g.taps() || g.group_channels == 1);
   }
   const T& weight_at(int64_t output, int64_t channel, int64_t tap) const {
-    return weight.data[output * weight.strides[0] + channel * weight.strides[1] +
-                       tap / g.kernel_width * weight.strides[2] +
-                       tap % g.kernel_width * weight.strides[3]];
+    return weight
+        .data[output * weight.strides[0] + channel * weight.strides[1] +
+              tap / g.kernel_width * weight.strides[2] + tap % g.kernel_width * weight.strides[3]];
   }
 
   Attributes attributes;
@@ -131,8 +131,7 @@ void fill_chunks(const Context& context, const Problem<T>& problem, T* chunked) 
         const int64_t channels = chunk.channels;
         T* const image = chunked + problem.place(n, chunk);
         T* const inside = image + (row + 1) * channels;
-        const T* const from =
-            problem.input.data + n * strides[0] + chunk.first * strides[1];
+        const T* const from = problem.input.data + n * strides[0] + chunk.first * strides[1];
         const auto zero = [&](int64_t pixel, int64_t count) {
           std::memset(static_cast<void*>(image + pixel * channels), 0,
                       count * channels * sizeof(T));
@@ -210,9 +209,7 @@ class Planner {
 
  private:
   // The tile's pixels of one plane.
-  void copy(const In<T>& from, int64_t plane, A* to) const {
-    copy_pixels(from, tile_, plane, to);
-  }
+  void copy(const In<T>& from, int64_t plane, A* to) const { copy_pixels(from, tile_, plane, to); }
 
   const Problem<T>& problem_;
   const Scratch<Positions<A>> positions_;
