@@ -57,10 +57,11 @@ class Forward {
       while (images * even % threads != 0 && images * even < 8 * threads) ++even;
       if (problem_.pixels() / even >= kSmallTile) tiles = even;
     }
-    const int64_t size = ceil_divide(problem_.pixels(), tiles);
+    const int64_t size = tile_size<T>(problem_.pixels(), tiles);
+    tiles = ceil_divide(problem_.pixels(), size);
     context_.parallel_for(images * tiles * parts, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<A> panel(context_, (kTile + kSlackRows) * kPanelStep);
-      const Scratch<A> sums(context_, (panels_ + 1) * (kTile + kSlackRows) * columns_);
+      const Scratch<A> panel(context_, (size + kSlackRows) * kPanelStep);
+      const Scratch<A> sums(context_, (panels_ + 1) * (size + kSlackRows) * columns_);
       Planner<T> planner(context_, problem_);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task / parts % tiles * size, all = problem_.g.groups * panels_;
@@ -69,8 +70,8 @@ class Forward {
         planner.start(tile);
         // The product reads whole blocks of rows.
         std::fill_n(panel.data() + tile.count * kPanelStep, kSlackRows * kPanelStep, A(0));
-        compute(tile, all * (task % parts) / parts, all * (task % parts + 1) / parts, chunked,
-                planner, panel.data(), sums.data());
+        compute(tile, (size + kSlackRows) * columns_, all * (task % parts) / parts,
+                all * (task % parts + 1) / parts, chunked, planner, panel.data(), sums.data());
       }
     });
   }
@@ -78,6 +79,7 @@ class Forward {
  private:
   static constexpr int64_t kManyOutputs = 256;
   static constexpr int64_t kSmallTile = 48;
+  static constexpr int64_t kPackGrain = 8;
 
   std::vector<Block> make_blocks() const {
     std::vector<Block> blocks;
@@ -113,7 +115,7 @@ class Forward {
     const T* const weight = dense ? problem.weight.data : copy.data();
     const int64_t output_step = dense ? problem.weight.strides[0] : step;
     const auto count = static_cast<int64_t>(problem.chunks.size());
-    context_.parallel_for(count * panels_, 1, [&](int64_t begin, int64_t end) {
+    context_.parallel_for(count * panels_, kPackGrain, [&](int64_t begin, int64_t end) {
       const Scratch<int64_t> places(context_, kChunk * taps);
       for (int64_t task = begin; task < end; ++task) {
         const Chunk& chunk = problem.chunks[task / panels_];
@@ -144,10 +146,9 @@ class Forward {
   }
 
   // The outputs of a tile in panels [begin, end) of all.
-  void compute(const Tile& tile, int64_t begin, int64_t end, const T* chunked, Planner<T>& planner,
-               A* panel, A* sums) const {
+  void compute(const Tile& tile, int64_t sums_size, int64_t begin, int64_t end, const T* chunked,
+               Planner<T>& planner, A* panel, A* sums) const {
     const Kernels<T>& k = kernels<T>();
-    const int64_t sums_size = (kTile + kSlackRows) * columns_;
     for (size_t b = 0; b < blocks_.size(); ++b) {
       const Block& block = blocks_[b];
       const int64_t first = std::max(begin - block.group * panels_, int64_t(0));
@@ -159,11 +160,15 @@ class Forward {
       }
       const bool is_first = b == 0 || blocks_[b - 1].group != block.group;
       const bool is_last = b + 1 == blocks_.size() || blocks_[b + 1].group != block.group;
+      const A* const weights = packed(b);
+      const A* const following =
+          is_last ? nullptr : packed(b + 1) + first * columns_ * blocks_[b + 1].depth;
       for (int64_t i = first; i < last; ++i) {
         A* const sum = sums + (i - first) * sums_size;
-        k.multiply(tile.count, block.depth, panel,
-                   weights_.data() + block.place + i * columns_ * block.depth, sum,
-                   is_first ? start_.data() + (block.group * panels_ + i) * columns_ : nullptr);
+        const int64_t size = columns_ * block.depth;
+        k.multiply(tile.count, block.depth, panel, weights + i * size, sum,
+                   is_first ? start_.data() + (block.group * panels_ + i) * columns_ : nullptr,
+                   i + 1 < last ? weights + (i + 1) * size : following);
         if (!is_last) continue;
         const int64_t output = block.group * group_outputs_ + i * columns_;
         k.finish(sum, columns_, tile.count, std::min(columns_, group_outputs_ - i * columns_),
@@ -174,6 +179,8 @@ class Forward {
       }
     }
   }
+
+  const A* packed(size_t block) const { return weights_.data() + blocks_[block].place; }
 
   const Context& context_;
   const Problem<T>& problem_;

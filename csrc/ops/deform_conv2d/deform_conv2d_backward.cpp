@@ -94,7 +94,7 @@ class Backward {
       const int64_t rows = depthwise ? 1 : call_.group_outputs_;
       std::fill_n(weight_grad_.data(), (rows + kSlackRows) * kPanelStep, A(0));
       const int64_t pixels = problem_.pixels(), images = problem_.g.batch;
-      const int64_t size = ceil_divide(pixels, ceil_divide(pixels, kTile));
+      const int64_t size = tile_size<T>(pixels, ceil_divide(pixels, kTile));
       for (int64_t n = images * band / call_.bands_; n < images * (band + 1) / call_.bands_; ++n) {
         for (int64_t first = 0; first < pixels; first += size) {
           const Tile tile{n, first, std::min(size, pixels - first)};

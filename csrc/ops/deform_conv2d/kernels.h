@@ -64,6 +64,7 @@ struct Kernels {
   using A = Compute<T>;
 
   int64_t columns;  // outputs in one panel of packed weights
+  int64_t rows;     // pixels that the products take at least: the best tiles are multiples of it
 
   // Copies pixels [begin, end) of rows of `width`, whose elements are `step_x` apart, to a chunk:
   // pixel p goes to row p / width of `to`, which is the first pixel inside the frame.
@@ -88,7 +89,9 @@ struct Kernels {
                A* to);
 
   // y[p][n] = (start ? start[n] : y[p][n]) + sum over k of panel[p][k] * w[k][n], `columns` wide.
-  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y, const A* start);
+  // `next` is the w of the call that follows, or null.
+  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y, const A* start,
+                   const A* next);
   // Writes y[p][n], `step` wide, to out[n][p], whose planes are `plane` apart.
   void (*finish)(const A* y, int64_t step, int64_t pixels, int64_t outputs, T* out, int64_t plane);
 

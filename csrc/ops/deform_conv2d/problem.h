@@ -29,6 +29,13 @@ struct Tile {
   int64_t image, first, count;
 };
 
+// The size of tiles, of which `tiles` or a few less cover so many pixels.
+template <typename T>
+int64_t tile_size(int64_t pixels, int64_t tiles) {
+  const int64_t rows = kernels<T>().rows, size = ceil_divide(pixels, tiles);
+  return std::min(ceil_divide(size, rows), kTile / rows) * rows;
+}
+
 template <typename T>
 struct Problem {
   using A = Compute<T>;
@@ -110,7 +117,9 @@ void for_each_band(const Context& context, const Problem<T>& problem, const Func
   const int64_t rows = std::max<int64_t>(kElements / (std::max<int64_t>(g.width, 1) * kChunk), 1);
   const int64_t bands = std::max<int64_t>(ceil_divide(g.height, rows), 1);
   const auto chunks = static_cast<int64_t>(problem.chunks.size());
-  context.parallel_for(g.batch * chunks * bands, 1, [&](int64_t begin, int64_t end) {
+  const int64_t size = std::min(rows, g.height) * g.width * kChunk;
+  const int64_t grain = std::max<int64_t>(kElements / std::max<int64_t>(size, 1), 1);
+  context.parallel_for(g.batch * chunks * bands, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t band = task % bands * rows;
       function(task / bands / chunks, problem.chunks[task / bands % chunks], band,
