@@ -46,13 +46,13 @@ class Backward {
                         to_.uniform_mask != nullptr),
         group_outputs_(problem.is_depthwise() ? 1 : problem.g.out_channels / problem.g.groups),
         bands_(count_bands()),
-        chunked_(context, needs_position_ || to_.weight ? problem.chunked_size() : 0),
+        chunked_(context, problem.chunked_size()),
         chunked_grad_(context, to_.input ? problem.chunked_size() : 0),
         sums_(context, count_sums()),
         weight_sums_(context, to_.weight && bands_ > 1 ? bands_ * problem.weight.size() : 0) {}
 
   void run() {
-    if (needs_position_ || to_.weight) fill_chunks(context_, problem_, chunked_.data());
+    fill_chunks(context_, problem_, chunked_.data());
     if (to_.input) zero_chunked_grad();
     const auto chunks = static_cast<int64_t>(problem_.chunks.size());
     for (const Taps& taps : problem_.tap_groups) {
@@ -179,7 +179,7 @@ class Backward {
       const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
       const Piece piece{chunk.channels, taps.count, 0};
       const int64_t row = problem_.frame.row();
-      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      const T* const from = chunk_of(call_.chunked_, tile, chunk);
       if (call_.to_.input || call_.needs_position_) {
         kernels_.multiply_grad(tile.count, depth, call_.group_outputs_, grad_.data(),
                                weight_.data(), panel_.data());
@@ -203,7 +203,7 @@ class Backward {
         }
       }
       const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
-      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      const T* const from = chunk_of(call_.chunked_, tile, chunk);
       kernels_.sample_depthwise_back(from, problem_.frame.row(), plan, chunk.channels, taps.count,
                                      tile.count, by_pixel_.data(), weight_.data(),
                                      weight_grad_.data(), grad_of(tile, chunk), dots());
@@ -248,8 +248,6 @@ class Backward {
     const Scratch<A> dots_;         // [tap][kTile][4]
     const Scratch<A> rows_;
   };
-
-  bool needs_columns() const { return needs_position_ || to_.weight != nullptr; }
 
   // Bands of images share the work where there are fewer chunks than cores want; each has a
   // gradient of the weight of its own.
