@@ -108,12 +108,8 @@ class Forward {
   // [block][panel][depth][column]
   void pack_weights() const {
     const Problem<T>& problem = problem_;
-    const int64_t taps = problem.g.taps(), step = problem.g.group_channels * taps;
-    const bool dense = problem.has_dense_weight();
-    const Scratch<T> copy(context_, dense ? 0 : problem.weight.size());
-    if (!dense) copy_weight(problem, copy.data());
-    const T* const weight = dense ? problem.weight.data : copy.data();
-    const int64_t output_step = dense ? problem.weight.strides[0] : step;
+    const int64_t taps = problem.g.taps();
+    const DenseWeight<T> weight(context_, problem);
     const auto count = static_cast<int64_t>(problem.chunks.size());
     context_.parallel_for(count * panels_, kPackGrain, [&](int64_t begin, int64_t end) {
       const Scratch<int64_t> places(context_, kChunk * taps);
@@ -121,9 +117,9 @@ class Forward {
         const Chunk& chunk = problem.chunks[task / panels_];
         const int64_t panel = task % panels_, first = panel * columns_;
         place_weights(chunk, panel, places.data());
-        kernels<T>().pack(weight + (chunk.group * group_outputs_ + first) * output_step +
+        kernels<T>().pack(weight.data() + (chunk.group * group_outputs_ + first) * weight.step() +
                               (chunk.first - chunk.group * problem.g.group_channels) * taps,
-                          output_step, std::min(columns_, group_outputs_ - first),
+                          weight.step(), std::min(columns_, group_outputs_ - first),
                           chunk.channels * taps, places.data(), weights_.data());
       }
     });

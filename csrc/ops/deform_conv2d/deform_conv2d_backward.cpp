@@ -42,6 +42,7 @@ class Backward {
         problem_(problem),
         grad_(grad),
         to_(gradients),
+        weight_(context, problem),
         needs_position_(to_.offset != nullptr || to_.mask != nullptr ||
                         to_.uniform_mask != nullptr),
         group_outputs_(problem.is_depthwise() ? 1 : problem.g.out_channels / problem.g.groups),
@@ -112,56 +113,43 @@ class Backward {
    private:
     int64_t grad_rows() const { return problem_.is_depthwise() ? kChunk : call_.group_outputs_; }
 
-    // For each k, which is (tap, channel), its place in a weight of these strides; and the place
-    // of an output's first k.
-    void place_weights(const Chunk& chunk, const Taps& taps, Dims strides, int64_t* places) const {
-      const int64_t width = problem_.g.kernel_width;
-      const int64_t step = strides[problem_.is_depthwise() ? 0 : 1];
-      for (int64_t i = 0; i < taps.count; ++i) {
-        const int64_t tap = taps.first + i;
-        const int64_t at = tap / width * strides[2] + tap % width * strides[3];
-        for (int64_t c = 0; c < chunk.channels; ++c) *places++ = at + c * step;
-      }
-    }
-    int64_t place_of_output(const Chunk& chunk, int64_t o, Dims strides) const {
-      if (problem_.is_depthwise()) return chunk.first * strides[0];
-      return (chunk.group * call_.group_outputs_ + o) * strides[0] +
-             (chunk.first - chunk.group * problem_.g.group_channels) * strides[1];
+    // Where the weights of a chunk's taps start for an output of its group. Outputs are `step`
+    // apart; for depthwise each channel is an output.
+    int64_t place_of_output(const Chunk& chunk, const Taps& taps, int64_t o, int64_t step) const {
+      if (problem_.is_depthwise()) return chunk.first * step + taps.first;
+      return (chunk.group * call_.group_outputs_ + o) * step + taps.first +
+             (chunk.first - chunk.group * problem_.g.group_channels) * problem_.g.taps();
     }
 
-    // [k / columns][output][k % columns]; for depthwise [k].
+    // [k / columns][output][k % columns], k being (tap, channel); for depthwise [k].
     void pack_weight(const Chunk& chunk, const Taps& taps) {
-      const Dims strides = problem_.weight.strides;
-      const int64_t columns = problem_.is_depthwise() ? kPanelStep : kernels_.columns;
+      const bool depthwise = problem_.is_depthwise();
+      const int64_t columns = depthwise ? kPanelStep : kernels_.columns;
       const int64_t outputs = call_.group_outputs_, depth = taps.count * chunk.channels;
-      int64_t places[kPanelStep];
-      place_weights(chunk, taps, strides, places);
+      const int64_t step = call_.weight_.step();
+      A turned[kPanelStep];
+      std::fill_n(turned, kPanelStep, A(0));
       for (int64_t o = 0; o < outputs; ++o) {
-        const T* const from = problem_.weight.data + place_of_output(chunk, o, strides);
+        kernels_.turn_weights(call_.weight_.data() + place_of_output(chunk, taps, o, step),
+                              depthwise ? step : problem_.g.taps(), taps.count, chunk.channels,
+                              turned);
         for (int64_t first = 0; first < depth; first += columns) {
-          A* const to = weight_.data() + first * outputs + o * columns;
-          const int64_t count = std::min(columns, depth - first);
-          for (int64_t k = 0; k < count; ++k) to[k] = load(from[places[first + k]]);
-          std::fill(to + count, to + columns, A(0));
+          std::copy_n(turned + first, columns, weight_.data() + first * outputs + o * columns);
         }
       }
     }
 
     void write_weight(const Chunk& chunk, const Taps& taps, int64_t band) {
-      const Geometry<int64_t>& g = problem_.g;
-      const int64_t strides[4] = {g.group_channels * g.taps(), g.taps(), g.kernel_width, 1};
-      int64_t places[kPanelStep];
-      place_weights(chunk, taps, strides, places);
+      const int64_t all = problem_.g.taps(), step = problem_.g.group_channels * all;
       A* const sums = call_.weight_sums_.data() + band * problem_.weight.size();
       for (int64_t o = 0; o < call_.group_outputs_; ++o) {
         const A* const from = weight_grad_.data() + o * kPanelStep;
-        const int64_t first = place_of_output(chunk, o, strides);
-        for (int64_t k = 0; k < taps.count * chunk.channels; ++k) {
-          if (call_.bands_ > 1) {
-            sums[first + places[k]] = from[k];
-          } else {
-            call_.to_.weight[first + places[k]] = store<T>(from[k]);
-          }
+        const int64_t place = place_of_output(chunk, taps, o, step);
+        if (call_.bands_ > 1) {
+          kernels<A>().turn_weights_back(from, taps.count, chunk.channels, sums + place, all);
+        } else {
+          kernels_.turn_weights_back(from, taps.count, chunk.channels, call_.to_.weight + place,
+                                     all);
         }
       }
     }
@@ -349,6 +337,7 @@ class Backward {
   const Problem<T>& problem_;
   const In<T> grad_;
   const Gradients<T> to_;
+  const DenseWeight<T> weight_;
   const bool needs_position_;
   const int64_t group_outputs_, bands_;
   const Scratch<T> chunked_;

@@ -74,6 +74,12 @@ struct Kernels {
   void (*empty)(const A* from, int64_t width, int64_t begin, int64_t end, int64_t channels, T* to,
                 int64_t step_c);
 
+  // to[i] = from[i], in the compute type.
+  void (*convert)(const T* from, int64_t count, A* to);
+  // to[tap][c] = from[c][tap], whose rows are `step` apart; and back.
+  void (*turn_weights)(const T* from, int64_t step, int64_t taps, int64_t channels, A* to);
+  void (*turn_weights_back)(const A* from, int64_t taps, int64_t channels, T* to, int64_t step);
+
   // Plans one tap, `y` and `x` whole numbers below and right of the first.
   void (*plan)(const Positions<A>& positions, A y, A x, Frame frame, Plan<A>& plan);
 

@@ -94,6 +94,87 @@ template <typename T>
 inline constexpr int turned =
     is_half<T> ? lanes<Compute<T>> : (lanes<T> * sizeof(T) > 32 ? 32 / sizeof(T) : lanes<T>);
 
+// Copies fewer than kSize elements, in a few pieces of fixed size.
+template <int kSize, typename T>
+CUSTOM_OPS_INLINE void copy_part(const T* from, int64_t count, T* to) {
+#pragma GCC unroll 4
+  for (int piece = kSize / 2; piece > 0; piece /= 2) {
+    if ((count & piece) == 0) continue;
+    __builtin_memcpy(to, from, piece * sizeof(T));
+    from += piece, to += piece;
+  }
+}
+
+template <typename T>
+static void convert(const T* from, int64_t count, Compute<T>* to) {
+  constexpr int n = lanes<Compute<T>>;
+  int64_t i = 0;
+  for (; i + n <= count; i += n) store(to + i, load(from + i));
+  for (; i < count; ++i) to[i] = custom_ops::load(from[i]);
+}
+
+template <typename T>
+static void turn_weights(const T* from, int64_t step, int64_t taps, int64_t channels,
+                         Compute<T>* to) {
+  using A = Compute<T>;
+  constexpr int n = lanes<A>;
+  int64_t c = 0;
+  for (; c + n <= channels; c += n) {
+    for (int64_t tap = 0; tap < taps; tap += n) {
+      const int64_t count = taps - tap < n ? taps - tap : n;
+      Vector<A> rows[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        const T* row = from + (c + i) * step + tap;
+        T part[n] = {};
+        if (count < n) copy_part<n>(row, count, part), row = part;
+        rows[i] = load(row);
+      }
+      transpose<A, n>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        if (i < count) write(to + (tap + i) * channels + c, rows[i]);
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      to[tap * channels + c] = custom_ops::load(from[c * step + tap]);
+    }
+  }
+}
+
+template <typename T>
+static void turn_weights_back(const Compute<T>* from, int64_t taps, int64_t channels, T* to,
+                              int64_t step) {
+  using A = Compute<T>;
+  constexpr int n = lanes<A>;
+  int64_t c = 0;
+  for (; c + n <= channels; c += n) {
+    for (int64_t tap = 0; tap < taps; tap += n) {
+      const int64_t count = taps - tap < n ? taps - tap : n;
+      Vector<A> rows[n] = {};
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        if (i < count) rows[i] = read(from + (tap + i) * channels + c);
+      }
+      transpose<A, n>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        T* const row = to + (c + i) * step + tap;
+        T part[n];
+        store(count < n ? part : row, rows[i]);
+        if (count < n) copy_part<n>(part, count, row);
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      to[c * step + tap] = custom_ops::store<T>(from[tap * channels + c]);
+    }
+  }
+}
+
 // Turns a block of pixels, whose elements lie at places[i], to rows of planes.
 template <typename T>
 CUSTOM_OPS_INLINE void turn_block(const Compute<T>* from, const int64_t* places, int64_t pixels,
@@ -107,7 +188,7 @@ CUSTOM_OPS_INLINE void turn_block(const Compute<T>* from, const int64_t* places,
   const bool whole = pixels == n && outputs >= n;
 #pragma GCC unroll 16
   for (int i = 0; i < n; ++i) {
-    if (!whole && i >= outputs) break;
+    if (i >= outputs) break;
     T row[n];
     T* const target = whole ? to + i * plane : row;
     if constexpr (is_half<T>) {
@@ -115,7 +196,12 @@ CUSTOM_OPS_INLINE void turn_block(const Compute<T>* from, const int64_t* places,
     } else {
       write<T, n>(target, rows[i]);
     }
-    if (!whole) std::memcpy(to + i * plane, row, pixels * sizeof(T));
+    if (whole) continue;
+    if (pixels == n) {
+      std::memcpy(to + i * plane, row, sizeof(row));
+    } else {
+      copy_part<n>(row, pixels, to + i * plane);
+    }
   }
 }
 
@@ -442,6 +528,9 @@ inline const Kernels<T> kernel_table = {block_columns<Compute<T>>,
                                         kBlockRows / 2,
                                         &fill<T>,
                                         &empty<T>,
+                                        &convert<T>,
+                                        &turn_weights<T>,
+                                        &turn_weights_back<T>,
                                         &plan<Compute<T>>,
                                         &sample<T>,
                                         &sample_depthwise<T>,
