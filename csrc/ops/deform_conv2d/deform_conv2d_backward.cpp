@@ -131,8 +131,8 @@ class Backward {
       std::fill_n(turned, kPanelStep, A(0));
       for (int64_t o = 0; o < outputs; ++o) {
         kernels_.turn_weights(call_.weight_.data() + place_of_output(chunk, taps, o, step),
-                              depthwise ? step : problem_.g.taps(), taps.count, chunk.channels,
-                              turned);
+                              call_.weight_.end(), depthwise ? step : problem_.g.taps(), taps.count,
+                              chunk.channels, turned);
         for (int64_t first = 0; first < depth; first += columns) {
           std::copy_n(turned + first, columns, weight_.data() + first * outputs + o * columns);
         }

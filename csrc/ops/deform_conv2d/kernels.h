@@ -76,8 +76,9 @@ struct Kernels {
 
   // to[i] = from[i], in the compute type.
   void (*convert)(const T* from, int64_t count, A* to);
-  // to[tap][c] = from[c][tap], whose rows are `step` apart; and back.
-  void (*turn_weights)(const T* from, int64_t step, int64_t taps, int64_t channels, A* to);
+  // to[tap][c] = from[c][tap], whose rows are `step` apart and may be read up to `end`; and back.
+  void (*turn_weights)(const T* from, const T* end, int64_t step, int64_t taps, int64_t channels,
+                       A* to);
   void (*turn_weights_back)(const A* from, int64_t taps, int64_t channels, T* to, int64_t step);
 
   // Plans one tap, `y` and `x` whole numbers below and right of the first.

@@ -114,7 +114,7 @@ static void convert(const T* from, int64_t count, Compute<T>* to) {
 }
 
 template <typename T>
-static void turn_weights(const T* from, int64_t step, int64_t taps, int64_t channels,
+static void turn_weights(const T* from, const T* end, int64_t step, int64_t taps, int64_t channels,
                          Compute<T>* to) {
   using A = Compute<T>;
   constexpr int n = lanes<A>;
@@ -126,8 +126,12 @@ static void turn_weights(const T* from, int64_t step, int64_t taps, int64_t chan
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
         const T* row = from + (c + i) * step + tap;
-        T part[n] = {};
-        if (count < n) copy_part<n>(row, count, part), row = part;
+        T part[n];
+        if (row + n > end) {
+          std::memset(static_cast<void*>(part), 0, sizeof(part));
+          copy_part<n>(row, count, part);
+          row = part;
+        }
         rows[i] = load(row);
       }
       transpose<A, n>(rows);
@@ -149,6 +153,7 @@ static void turn_weights_back(const Compute<T>* from, int64_t taps, int64_t chan
                               int64_t step) {
   using A = Compute<T>;
   constexpr int n = lanes<A>;
+  const int64_t all = channels * step;
   int64_t c = 0;
   for (; c + n <= channels; c += n) {
     for (int64_t tap = 0; tap < taps; tap += n) {
@@ -162,9 +167,12 @@ static void turn_weights_back(const Compute<T>* from, int64_t taps, int64_t chan
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
         T* const row = to + (c + i) * step + tap;
+        // What sticks out is overwritten by the next row, if that is to be written.
+        const bool fits =
+            count == n || (step == taps && taps < n && (c + i) * step + tap + n <= all);
         T part[n];
-        store(count < n ? part : row, rows[i]);
-        if (count < n) copy_part<n>(part, count, row);
+        store(fits ? row : part, rows[i]);
+        if (!fits) copy_part<n>(part, count, row);
       }
     }
   }

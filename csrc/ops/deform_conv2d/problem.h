@@ -100,6 +100,8 @@ class DenseWeight {
       : is_dense_(is_dense(problem)), copy_(context, is_dense_ ? 0 : problem.weight.size()) {
     data_ = is_dense_ ? problem.weight.data : copy_.data();
     step_ = is_dense_ ? problem.weight.strides[0] : problem.g.group_channels * problem.g.taps();
+    end_ =
+        data_ + (problem.g.out_channels - 1) * step_ + problem.g.group_channels * problem.g.taps();
     if (is_dense_) return;
     T* to = copy_.data();
     for (int64_t o = 0; o < problem.g.out_channels; ++o) {
@@ -110,6 +112,7 @@ class DenseWeight {
   }
 
   const T* data() const { return data_; }
+  const T* end() const { return end_; }
   int64_t step() const { return step_; }  // from an output to the next
 
  private:
@@ -124,6 +127,7 @@ class DenseWeight {
   const bool is_dense_;
   const Scratch<T> copy_;
   const T* data_;
+  const T* end_;
   int64_t step_;
 };
 
