@@ -29,8 +29,8 @@ class SpareMemory {
         return header + 1;
       }
     }
-    auto* const header = static_cast<Header*>(
-        ::operator new(sizeof(Header) + bytes, std::align_val_t{kAlignment}));
+    auto* const header =
+        static_cast<Header*>(::operator new(sizeof(Header) + bytes, std::align_val_t{kAlignment}));
     header->bytes = bytes;
     return header + 1;
   }
