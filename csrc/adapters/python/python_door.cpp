@@ -10,6 +10,7 @@
 #include "adapters/python/python_numbers.h"
 #include "adapters/python/thread_pool.h"
 #include "core/op.h"
+#include "simd/isa.h"
 #include "simd/peak.h"
 
 namespace custom_ops::python {
@@ -275,6 +276,12 @@ PYBIND11_MODULE(_core, module) {
         pool() = std::make_shared<ThreadPool>(threads);
       },
       py::arg("threads"));
+  module.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (Isa isa : supported_isas()) names.emplace_back(name(isa));
+    return names;
+  });
+  module.def("instruction_set", [] { return name(isa()); });
   module.def(
       "measure_fma_peak",
       [](double seconds) {
