@@ -43,8 +43,10 @@ def facts(given: dict[str, Any]) -> str:
     processor = given["processor"]
     packages = ", ".join(f"{name} {number}" for name, number in given["packages"].items() if number)
     commit = (given["commit"] or "none")[:12]
+    kernels = given.get("kernels", {}).get("in_use")  # not in the files of older runs
     return (
-        f"{processor['name']}, {processor['cores']} cores, torch uses {processor['torch']}; "
+        f"{processor['name']}, {processor['cores']} cores, torch uses {processor['torch']}"
+        f"{f', the kernels {kernels}' if kernels else ''}; "
         f"{packages}; commit {commit}."
     )
 

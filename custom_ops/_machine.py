@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from custom_ops import _library
+
 _FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl")
 _MORE_FLAGS = ("avx512_bf16", "avx512_fp16", "amx_tile", "neon", "asimd", "asimdhp", "sve", "bf16")
 
@@ -18,6 +20,17 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def instruction_sets() -> dict[str, Any]:
+    """Returns the instruction sets of the kernels that this machine has, and the one in use.
+
+    Raises:
+        ImportError: The kernels do not load.
+        RuntimeError: The environment variable CUSTOM_OPS_ISA names none of them.
+    """
+    core = _library.core()
+    return {"supported": list(core.instruction_sets()), "in_use": str(core.instruction_set())}
 
 
 def processor() -> dict[str, Any]:

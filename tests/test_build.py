@@ -1,6 +1,8 @@
 """The build: an op from outside, what one edit compiles, and what is said where it cannot work."""
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +88,42 @@ def test_an_edit_compiles_only_what_depends_on_it(tree: Path) -> None:
 
     code = "import custom_ops._library as l; print(l.specs()['mul_add'].attributes[0].default)"
     assert run("-c", code, cwd=tree, PYTHONPATH=str(tree)).stdout.strip() == "3.0"
+
+
+def users_of_avx(built: Path) -> set[str]:
+    """The functions of an object or a library that have instructions of AVX, AVX2 or AVX-512."""
+    done = subprocess.run(
+        ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(built)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    users = set()
+    function = "?"
+    for line in done.stdout.splitlines():
+        if starts := re.match(r"[0-9a-f]+ <(.*)>:$", line):
+            function = starts.group(1)
+        elif re.search(r":\s+v(?!err|erw|mcall|mfunc)[a-z0-9]+\s|%[yz]mm|%k[0-7]", line):
+            users.add(function)
+    return users
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have no AVX")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="the test reads what objdump writes")
+def test_only_kernels_of_their_own_namespace_use_avx(tree: Path) -> None:
+    """A function of a header is in many objects, and the linker takes one of them for all.
+
+    Were it compiled for AVX, it would reach machines without.
+    """
+    objects = [*(tree / "build").rglob("*.o"), tree / "custom_ops" / "lib" / "libcustom_ops.so"]
+    users = {built: users_of_avx(built) for built in objects}
+    kernels = re.compile(r"custom_ops::(\w+::)?(avx2|avx512)::")
+    for built, functions in users.items():
+        assert not [function for function in functions if not kernels.search(function)], built
+    # Else the test looks at the wrong thing.
+    sources = [s for s in tree.glob("csrc/**/*.cpp") if "for_each_isa.h" in s.read_text()]
+    assert len([built for built in objects[:-1] if users[built]]) == len(sources) > 0
+    assert users[objects[-1]]
 
 
 @pytest.mark.parametrize(

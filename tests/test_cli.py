@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -368,13 +369,31 @@ def test_run_says_what_the_model_refuses(exported: Path) -> None:
 def test_info() -> None:
     outcome = call("info")
     assert outcome.code == 0
-    for name in ("custom_ops", "torch", "onnxruntime", "python", "platform", "instruction sets"):
+    versions = ("custom_ops", "torch", "onnxruntime", "python")
+    for name in (*versions, "platform", "instruction sets", "the kernels use"):
         assert re.search(rf"^{name} +\S", outcome.out, re.MULTILINE)
     assert custom_ops.get_library_path() in outcome.out
     result = json.loads(call("info", "--json").out)
     assert result["ok"]
     assert set(result["ops"]) == set(registered())
     assert {library["state"] for library in result["libraries"].values()} == {"loads"}
+    assert result["kernels"]["in_use"] in result["kernels"]["supported"]
+
+
+def test_info_says_what_is_wrong_with_the_instruction_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from custom_ops.cli import main; main()", "info"],
+        env={**os.environ, "CUSTOM_OPS_ISA": "mmx"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.search(
+        r"^the kernels use +custom_ops: CUSTOM_OPS_ISA must be one that .*, got mmx; unset it",
+        done.stdout,
+        re.MULTILINE,
+    )
 
 
 def test_version() -> None:

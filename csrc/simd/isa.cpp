@@ -3,14 +3,13 @@
 
 #include <cstdlib>
 #include <stdexcept>
-#include <vector>
+#include <string>
 
 #include "simd/targets.h"
 
 namespace custom_ops {
-namespace {
 
-std::vector<Isa> supported() {
+std::vector<Isa> supported_isas() {
   std::vector<Isa> all{Isa::kBaseline};
 #ifdef CUSTOM_OPS_X86
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -25,8 +24,10 @@ std::vector<Isa> supported() {
   return all;
 }
 
+namespace {
+
 Isa choose() {
-  const std::vector<Isa> all = supported();
+  const std::vector<Isa> all = supported_isas();
   const char* forced = std::getenv("CUSTOM_OPS_ISA");
   if (forced == nullptr || *forced == '\0') return all.back();
   std::string names;

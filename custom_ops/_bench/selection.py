@@ -65,6 +65,7 @@ def facts(settings: Sequence[Settings]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _machine.processor(),
+        "kernels": _machine.instruction_sets(),
         "load": os.getloadavg()[0],
         "sessions_spin": False,
         "settings": [dataclasses.asdict(each) for each in settings],

@@ -8,7 +8,7 @@ from typing import Any
 
 from custom_ops._cli.options import AsJson
 from custom_ops._cli.output import end, first_line, progress, write
-from custom_ops._machine import processor, version
+from custom_ops._machine import instruction_sets, processor, version
 
 _PACKAGES = (
     "torch",
@@ -35,6 +35,7 @@ def info(as_json: AsJson = False) -> None:
         f"{'processor':<24}{result['processor']['name']}, {result['processor']['cores']} cores",
         f"{'instruction sets':<24}{' '.join(result['processor']['flags']) or 'unknown'}",
         f"{'of them, torch uses':<24}{result['processor']['torch']}",
+        f"{'the kernels use':<24}{_described(result['kernels'])}",
     ]
     lines += [
         f"{title:<24}{library['path']}: {library['state']}"
@@ -55,14 +56,16 @@ def _collected() -> dict[str, Any]:
     import custom_ops
     from custom_ops.ops._registry import ops
 
-    libraries = _libraries()
+    libraries, kernels = _libraries(), _kernels()
+    loaded = all(library["state"] == "loads" for library in libraries.values())
     return {
-        "ok": all(library["state"] == "loads" for library in libraries.values()),
+        "ok": loaded and "error" not in kernels,
         "custom_ops": custom_ops.__version__,
         "packages": {name: version(name) for name in _PACKAGES},
         "python": f"{platform.python_implementation()} {sys.version}".replace("\n", " "),
         "platform": platform.platform(),
         "processor": processor(),
+        "kernels": kernels,
         "libraries": libraries,
         "ops": {
             name: {
@@ -73,6 +76,19 @@ def _collected() -> dict[str, Any]:
             for name, op in sorted(ops().items())
         },
     }
+
+
+def _kernels() -> dict[str, Any]:
+    try:
+        return instruction_sets()
+    except (ImportError, RuntimeError) as error:
+        return {"error": first_line(error)}
+
+
+def _described(kernels: dict[str, Any]) -> str:
+    if "error" in kernels:
+        return str(kernels["error"])
+    return f"{kernels['in_use']} (CUSTOM_OPS_ISA chooses among {', '.join(kernels['supported'])})"
 
 
 def _libraries() -> dict[str, dict[str, str]]:

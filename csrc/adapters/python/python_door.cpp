@@ -10,6 +10,8 @@
 #include "adapters/python/python_numbers.h"
 #include "adapters/python/thread_pool.h"
 #include "core/op.h"
+#include "simd/isa.h"
+#include "simd/peak.h"
 
 namespace custom_ops::python {
 namespace {
@@ -108,6 +110,7 @@ std::shared_ptr<ThreadPool>& pool() {
 }
 
 constexpr int kMostThreads = 1024;
+constexpr double kMostSeconds = 60;
 
 class PoolContext final : public Context {
  public:
@@ -273,6 +276,23 @@ PYBIND11_MODULE(_core, module) {
         pool() = std::make_shared<ThreadPool>(threads);
       },
       py::arg("threads"));
+  module.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (Isa isa : supported_isas()) names.emplace_back(name(isa));
+    return names;
+  });
+  module.def("instruction_set", [] { return name(isa()); });
+  module.def(
+      "measure_fma_peak",
+      [](double seconds) {
+        if (!(seconds > 0 && seconds <= kMostSeconds)) {
+          throw py::value_error(text("measure_fma_peak: seconds must be above 0 and at most ",
+                                     kMostSeconds, ", got ", seconds));
+        }
+        const py::gil_scoped_release release;
+        return measure_fma_peak(seconds);
+      },
+      py::arg("seconds"));
 }
 
 }  // namespace custom_ops::python

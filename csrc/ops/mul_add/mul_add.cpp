@@ -13,9 +13,8 @@ namespace {
 constexpr int64_t kBlock = 512;
 
 template <typename T>
-void run_strided(Compute<T> scale, const T* a, int64_t stride_a, const T* b, int64_t stride_b, T* y,
-                 int64_t stride_y, int64_t count) {
-  const Kernel<T> run = kernel<T>();
+void run_strided(Kernel<T> run, Compute<T> scale, const T* a, int64_t stride_a, const T* b,
+                 int64_t stride_b, T* y, int64_t stride_y, int64_t count) {
   if (stride_a == 1 && stride_b == 1 && stride_y == 1) return run(scale, a, b, y, count);
   T left[kBlock], right[kBlock];
   for (int64_t i = 0; i < count; i += kBlock) {
@@ -50,10 +49,11 @@ struct MulAdd {
   template <typename T>
   void compute(const Context& context, In<T> a, In<T> b, Out<T> y) const {
     const auto scale = static_cast<Compute<T>>(alpha);
+    const Kernel<T> run = kernel<T>();  // here: an error has fewer layers to pass
     const StridedLoop<3> loop(y.shape, {a.strides, b.strides, y.strides});
     context.parallel_for(y.size(), kGrain, [&](int64_t begin, int64_t end) {
       loop(begin, end, [&](const auto& offsets, const auto& strides, int64_t count) {
-        run_strided(scale, a.data + offsets[0], strides[0], b.data + offsets[1], strides[1],
+        run_strided(run, scale, a.data + offsets[0], strides[0], b.data + offsets[1], strides[1],
                     y.data + offsets[2], strides[2], count);
       });
     });
