@@ -18,7 +18,7 @@
 #define CUSTOM_OPS_ISA avx2
 #define CUSTOM_OPS_VECTOR_BYTES 32
 #define CUSTOM_OPS_F16C 1
-#include "simd/vector_inl.h"
+#include "simd/all_inl.h"
 #include CUSTOM_OPS_KERNELS
 #undef CUSTOM_OPS_ISA
 #undef CUSTOM_OPS_VECTOR_BYTES
@@ -28,7 +28,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
 #define CUSTOM_OPS_ISA avx512
 #define CUSTOM_OPS_VECTOR_BYTES 64
-#include "simd/vector_inl.h"
+#include "simd/all_inl.h"
 #include CUSTOM_OPS_KERNELS
 #undef CUSTOM_OPS_ISA
 #undef CUSTOM_OPS_VECTOR_BYTES
@@ -39,7 +39,7 @@
 
 #define CUSTOM_OPS_ISA baseline
 #define CUSTOM_OPS_VECTOR_BYTES 16
-#include "simd/vector_inl.h"
+#include "simd/all_inl.h"
 #include CUSTOM_OPS_KERNELS
 #undef CUSTOM_OPS_ISA
 #undef CUSTOM_OPS_VECTOR_BYTES
