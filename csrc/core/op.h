@@ -60,6 +60,9 @@ class Op {
   // Checks the inputs and gives the shapes of the outputs.
   virtual Shapes<int64_t> infer(ShapePointers<int64_t> inputs) const = 0;
   virtual Shapes<SymbolicDim> infer(ShapePointers<SymbolicDim> inputs) const = 0;
+  // Says which inputs are the same tensor in every call to come, so that what is made of them can
+  // be kept. Without it none are.
+  virtual void set_constant_inputs(std::span<const bool>) {}
   // Computes with the kernels of signatures()[signature]. Expects shapes that infer has passed.
   virtual void compute(size_t signature, const Context& context,
                        std::span<const std::optional<Tensor>> inputs,

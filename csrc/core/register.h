@@ -15,6 +15,8 @@
 //
 //     template <typename T>
 //     void compute(const Context&, In<T> x, OptionalIn<T> bias, Out<T> y) const;
+//
+//     void set_constant_inputs(std::span<const bool>);  // if the op keeps what it makes of them
 //   };
 //   CUSTOM_OPS_REGISTER(MyOp, float, double, Half, BFloat16)
 #pragma once
@@ -107,6 +109,11 @@ class ErasedOp final : public Op {
   Shapes<int64_t> infer(ShapePointers<int64_t> inputs) const override { return checked(inputs); }
   Shapes<SymbolicDim> infer(ShapePointers<SymbolicDim> inputs) const override {
     return checked(inputs);
+  }
+
+  void set_constant_inputs(std::span<const bool> constant) override {
+    if constexpr (requires { op_.set_constant_inputs(constant); })
+      op_.set_constant_inputs(constant);
   }
 
   void compute(size_t signature, const Context& context,

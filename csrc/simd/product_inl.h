@@ -6,7 +6,7 @@ namespace {
 
 // The block: its rows, and its columns in registers. Near all registers are sums.
 #if CUSTOM_OPS_VECTOR_BYTES == 64
-inline constexpr int kBlockRows = 14, kBlockVectors = 1;
+inline constexpr int kBlockRows = 16, kBlockVectors = 1;
 #elif defined(__aarch64__)  // 32 registers
 inline constexpr int kBlockRows = 10, kBlockVectors = 2;
 #else
@@ -53,14 +53,20 @@ CUSTOM_OPS_INLINE void multiply_block(int64_t depth, const A* a, const A* b, A* 
 }
 
 // The same for any number of rows, which are rounded up to half a block: a and c have that many.
+// Meanwhile fetches the part of b that comes next, `next` (null: none), to the second cache.
 template <typename StepsA, int kStepB, int kStepC, typename A>
-static void multiply_rows(int64_t rows, int64_t depth, const A* a, const A* b, A* c,
-                          const A* start) {
-  constexpr int kHalf = kBlockRows / 2;
+static void multiply_rows(int64_t rows, int64_t depth, const A* a, const A* b, A* c, const A* start,
+                          const A* next) {
+  constexpr int kHalf = kBlockRows / 2, kLine = 64 / sizeof(A);
+  const int64_t blocks = rows / kBlockRows + 1;
+  const int64_t lines = next == nullptr ? 0 : depth * block_columns<A> / kLine / blocks + 1;
   int64_t m = 0;
   for (; m + kHalf < rows; m += kBlockRows) {
-    multiply_block<kBlockRows, StepsA, kStepB, kStepC>(depth, a + m * StepsA::row, b,
-                                                       c + m * kStepC, start);
+    A* const to = c + m * kStepC;
+    for (int64_t i = 0; i < lines; ++i) __builtin_prefetch(next + i * kLine, 0, 2);
+    next += lines * kLine;
+    for (int r = kBlockRows; r < 2 * kBlockRows; ++r) __builtin_prefetch(to + r * kStepC, 1);
+    multiply_block<kBlockRows, StepsA, kStepB, kStepC>(depth, a + m * StepsA::row, b, to, start);
   }
   if (m < rows) {
     multiply_block<kHalf, StepsA, kStepB, kStepC>(depth, a + m * StepsA::row, b, c + m * kStepC,

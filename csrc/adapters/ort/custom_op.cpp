@@ -37,7 +37,18 @@ class Kernel {
       : api_(api),
         type_(type),
         signature_(signature),
-        op_(create_op(type, KernelAttributes(api, info))) {}
+        op_(create_op(type, KernelAttributes(api, info))) {
+    // A list of bool has no span.
+    const auto constant = std::make_unique<bool[]>(type.inputs.size());
+    for (size_t i = 0; i < type.inputs.size(); ++i) {
+      int is_constant = 0;  // asking for an input that is left out fails
+      const OrtValue* value = nullptr;
+      constant[i] =
+          succeeded(api, KernelInfoGetConstantInput::call(api, info, i, &is_constant, &value)) &&
+          is_constant != 0;
+    }
+    op_->set_constant_inputs({constant.get(), type.inputs.size()});
+  }
 
   void compute(OrtKernelContext* context) const {
     std::vector<HostTensor> inputs(type_.inputs.size());

@@ -101,6 +101,7 @@ using KernelContextGetOutput = Slot<91, OrtStatus*(OrtKernelContext*, size_t, co
 using ReleaseStatus = Slot<93, void(OrtStatus*)>;
 using ReleaseTensorTypeAndShapeInfo = Slot<99, void(OrtTensorTypeAndShapeInfo*)>;
 using KernelInfoGetAttributeArrayInt64 = Slot<163, OrtStatus*(const OrtKernelInfo*, const char*, int64_t*, size_t*)>;
+using KernelInfoGetConstantInput = Slot<249, OrtStatus*(const OrtKernelInfo*, size_t, int* is_constant, const OrtValue**)>;
 using ShapeInferContextGetInputCount = Slot<267, OrtStatus*(const OrtShapeInferContext*, size_t*)>;
 using ShapeInferContextGetInputTypeShape = Slot<268, OrtStatus*(const OrtShapeInferContext*, size_t, OrtTensorTypeAndShapeInfo**)>;
 using ShapeInferContextGetAttribute = Slot<269, OrtStatus*(const OrtShapeInferContext*, const char*, const OrtOpAttr**)>;

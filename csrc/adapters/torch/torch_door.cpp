@@ -7,10 +7,10 @@
 #include <array>
 #include <cctype>
 #include <charconv>
-#include <cstring>
 #include <stdexcept>
 #include <utility>
 
+#include "adapters/torch/spare_memory.h"
 #include "core/op.h"
 
 namespace custom_ops {
@@ -72,24 +72,13 @@ class TorchContext final : public Context {
 
   int64_t threads() const override { return torch::stable::get_num_threads(); }
 
-  void* allocate(size_t bytes) const override {
-    // The tensor's handle lies in front of the memory that the caller gets.
-    const auto room = static_cast<int64_t>(bytes + 2 * kAlignment);
-    AtenTensorHandle handle;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(
-        torch::stable::empty({room}, ScalarType::Byte).get(), &handle));
-    void* data = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &data));
-    const auto address = reinterpret_cast<uintptr_t>(data) + kAlignment;
-    auto* const aligned = reinterpret_cast<char*>(address / kAlignment * kAlignment + kAlignment);
-    std::memcpy(aligned - sizeof(handle), &handle, sizeof(handle));
-    return aligned;
-  }
+  void* allocate(size_t bytes) const override { return spare().allocate(bytes); }
+  void release(void* memory) const override { spare().release(memory); }
 
-  void release(void* memory) const override {
-    AtenTensorHandle handle;
-    std::memcpy(&handle, static_cast<char*>(memory) - sizeof(handle), sizeof(handle));
-    aoti_torch_delete_tensor_object(handle);
+ private:
+  static SpareMemory& spare() {
+    static auto& memory = *new SpareMemory;  // outlives threads that still call ops
+    return memory;
   }
 };
 

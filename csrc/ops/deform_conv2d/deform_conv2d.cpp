@@ -2,39 +2,26 @@
 //
 // For each tile of pixels: sample some taps of some channels into a panel, multiply it by their
 // slice of the weight, and add.
-#include "ops/deform_conv2d/problem.h"
+#include "ops/deform_conv2d/weights.h"
 
 namespace custom_ops::deform_conv2d {
 namespace {
-
-// Taps of some chunks of one weight group that fill a panel.
-struct Block {
-  struct Part {
-    Chunk chunk;
-    Piece piece;
-  };
-  int64_t group;
-  Taps taps;
-  int64_t depth = 0;
-  int64_t place = 0;  // of its packed weights
-  std::vector<Part> parts{};
-};
 
 template <typename T>
 class Forward {
  public:
   using A = Compute<T>;
 
-  Forward(const Context& context, const Problem<T>& problem, OptionalIn<T> bias, Out<T> output)
+  Forward(const Context& context, const Problem<T>& problem, const PackedWeights<T>& weights,
+          OptionalIn<T> bias, Out<T> output)
       : context_(context),
         problem_(problem),
+        weights_(weights),
         output_(output),
-        columns_(kernels<T>().columns),
-        group_outputs_(problem.g.out_channels / problem.g.groups),
-        panels_(ceil_divide(group_outputs_, columns_)),
-        blocks_(make_blocks()),
-        start_(context, problem.g.groups * panels_ * columns_),
-        weights_(context, blocks_.back().place + blocks_.back().depth * panels_ * columns_) {
+        columns_(weights.columns()),
+        group_outputs_(weights.group_outputs()),
+        panels_(weights.panels()),
+        start_(context, problem.g.groups * panels_ * columns_) {
     for (int64_t i = 0; i < problem.g.groups * panels_ * columns_; ++i) {
       const int64_t output_of_group = i % (panels_ * columns_);
       const int64_t channel = i / (panels_ * columns_) * group_outputs_ + output_of_group;
@@ -42,7 +29,6 @@ class Forward {
       start_[i] =
           given ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]) : A(0);
     }
-    pack_weights();
   }
 
   void run(const T* chunked) const {
@@ -57,10 +43,11 @@ class Forward {
       while (images * even % threads != 0 && images * even < 8 * threads) ++even;
       if (problem_.pixels() / even >= kSmallTile) tiles = even;
     }
-    const int64_t size = ceil_divide(problem_.pixels(), tiles);
+    const int64_t size = tile_size<T>(problem_.pixels(), tiles);
+    tiles = ceil_divide(problem_.pixels(), size);
     context_.parallel_for(images * tiles * parts, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<A> panel(context_, (kTile + kSlackRows) * kPanelStep);
-      const Scratch<A> sums(context_, (panels_ + 1) * (kTile + kSlackRows) * columns_);
+      const Scratch<A> panel(context_, (size + kSlackRows) * kPanelStep);
+      const Scratch<A> sums(context_, (panels_ + 1) * (size + kSlackRows) * columns_);
       Planner<T> planner(context_, problem_);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task / parts % tiles * size, all = problem_.g.groups * panels_;
@@ -69,8 +56,8 @@ class Forward {
         planner.start(tile);
         // The product reads whole blocks of rows.
         std::fill_n(panel.data() + tile.count * kPanelStep, kSlackRows * kPanelStep, A(0));
-        compute(tile, all * (task % parts) / parts, all * (task % parts + 1) / parts, chunked,
-                planner, panel.data(), sums.data());
+        compute(tile, (size + kSlackRows) * columns_, all * (task % parts) / parts,
+                all * (task % parts + 1) / parts, chunked, planner, panel.data(), sums.data());
       }
     });
   }
@@ -79,77 +66,13 @@ class Forward {
   static constexpr int64_t kManyOutputs = 256;
   static constexpr int64_t kSmallTile = 48;
 
-  std::vector<Block> make_blocks() const {
-    std::vector<Block> blocks;
-    int64_t place = 0;
-    for (int64_t group = 0; group < problem_.g.groups; ++group) {
-      for (const Taps& taps : problem_.tap_groups) {
-        bool fresh = true;
-        for (const Chunk& chunk : problem_.chunks) {
-          if (chunk.group != group) continue;
-          const int64_t depth = taps.count * chunk.channels;
-          if (fresh || blocks.back().depth + depth > kDepth) {
-            if (!blocks.empty()) place += blocks.back().depth * panels_ * columns_;
-            blocks.push_back({group, taps});
-            blocks.back().place = place;
-            fresh = false;
-          }
-          Block& block = blocks.back();
-          block.parts.push_back({chunk, {chunk.channels, taps.count, block.depth}});
-          block.depth += depth;
-        }
-      }
-    }
-    return blocks;
-  }
-
-  // [block][panel][depth][column]
-  void pack_weights() const {
-    const Problem<T>& problem = problem_;
-    const int64_t taps = problem.g.taps(), step = problem.g.group_channels * taps;
-    const bool dense = problem.has_dense_weight();
-    const Scratch<T> copy(context_, dense ? 0 : problem.weight.size());
-    if (!dense) copy_weight(problem, copy.data());
-    const T* const weight = dense ? problem.weight.data : copy.data();
-    const int64_t output_step = dense ? problem.weight.strides[0] : step;
-    const auto count = static_cast<int64_t>(problem.chunks.size());
-    context_.parallel_for(count * panels_, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<int64_t> places(context_, kChunk * taps);
-      for (int64_t task = begin; task < end; ++task) {
-        const Chunk& chunk = problem.chunks[task / panels_];
-        const int64_t panel = task % panels_, first = panel * columns_;
-        place_weights(chunk, panel, places.data());
-        kernels<T>().pack(weight + (chunk.group * group_outputs_ + first) * output_step +
-                              (chunk.first - chunk.group * problem.g.group_channels) * taps,
-                          output_step, std::min(columns_, group_outputs_ - first),
-                          chunk.channels * taps, places.data(), weights_.data());
-      }
-    });
-  }
-
-  // Where the weights [channel][tap] of a chunk go.
-  void place_weights(const Chunk& chunk, int64_t panel, int64_t* places) const {
-    const int64_t all = problem_.g.taps();
-    for (const Block& block : blocks_) {
-      for (const Block::Part& part : block.parts) {
-        if (part.chunk.first != chunk.first) continue;
-        const int64_t at = block.place + (panel * block.depth + part.piece.first) * columns_;
-        for (int64_t c = 0; c < chunk.channels; ++c) {
-          for (int64_t tap = 0; tap < block.taps.count; ++tap) {
-            places[c * all + block.taps.first + tap] = at + (tap * chunk.channels + c) * columns_;
-          }
-        }
-      }
-    }
-  }
-
   // The outputs of a tile in panels [begin, end) of all.
-  void compute(const Tile& tile, int64_t begin, int64_t end, const T* chunked, Planner<T>& planner,
-               A* panel, A* sums) const {
+  void compute(const Tile& tile, int64_t sums_size, int64_t begin, int64_t end, const T* chunked,
+               Planner<T>& planner, A* panel, A* sums) const {
     const Kernels<T>& k = kernels<T>();
-    const int64_t sums_size = (kTile + kSlackRows) * columns_;
-    for (size_t b = 0; b < blocks_.size(); ++b) {
-      const Block& block = blocks_[b];
+    const std::vector<Block>& blocks = weights_.blocks();
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      const Block& block = blocks[b];
       const int64_t first = std::max(begin - block.group * panels_, int64_t(0));
       const int64_t last = std::min(end - block.group * panels_, panels_);
       if (first >= last) continue;
@@ -157,13 +80,17 @@ class Forward {
         k.sample(chunked + problem_.place(tile.image, part.chunk), problem_.frame.row(),
                  planner.of(part.chunk.offset_group, block.taps), part.piece, tile.count, panel);
       }
-      const bool is_first = b == 0 || blocks_[b - 1].group != block.group;
-      const bool is_last = b + 1 == blocks_.size() || blocks_[b + 1].group != block.group;
+      const bool is_first = b == 0 || blocks[b - 1].group != block.group;
+      const bool is_last = b + 1 == blocks.size() || blocks[b + 1].group != block.group;
+      const A* const weights = weights_.at(b);
+      const A* const following =
+          is_last ? nullptr : weights_.at(b + 1) + first * columns_ * blocks[b + 1].depth;
       for (int64_t i = first; i < last; ++i) {
         A* const sum = sums + (i - first) * sums_size;
-        k.multiply(tile.count, block.depth, panel,
-                   weights_.data() + block.place + i * columns_ * block.depth, sum,
-                   is_first ? start_.data() + (block.group * panels_ + i) * columns_ : nullptr);
+        const int64_t size = columns_ * block.depth;
+        k.multiply(tile.count, block.depth, panel, weights + i * size, sum,
+                   is_first ? start_.data() + (block.group * panels_ + i) * columns_ : nullptr,
+                   i + 1 < last ? weights + (i + 1) * size : following);
         if (!is_last) continue;
         const int64_t output = block.group * group_outputs_ + i * columns_;
         k.finish(sum, columns_, tile.count, std::min(columns_, group_outputs_ - i * columns_),
@@ -177,11 +104,10 @@ class Forward {
 
   const Context& context_;
   const Problem<T>& problem_;
+  const PackedWeights<T>& weights_;
   const Out<T> output_;
   const int64_t columns_, group_outputs_, panels_;
-  const std::vector<Block> blocks_;
-  const Scratch<A> start_;    // the bias of each panel
-  const Scratch<A> weights_;  // packed
+  const Scratch<A> start_;  // the bias of each panel
 };
 
 // A group for each channel: no product, each sample is added at once.
@@ -247,10 +173,23 @@ struct DeformConv2d : Attributes {
     fill_chunks(context, problem, chunked.data());
     if (problem.is_depthwise()) {
       run_depthwise(context, problem, bias, chunked.data(), output);
+    } else if (kept_weights_) {
+      const auto weights = kept_weights_->of(context, problem);
+      Forward<T>(context, problem, *weights, bias, output).run(chunked.data());
     } else {
-      Forward<T>(context, problem, bias, output).run(chunked.data());
+      PackedWeights<T> weights(problem);
+      const Scratch<Compute<T>> memory(context, weights.size());
+      weights.pack(context, problem, memory.data());
+      Forward<T>(context, problem, weights, bias, output).run(chunked.data());
     }
   }
+
+  void set_constant_inputs(std::span<const bool> constant) {
+    kept_weights_ = constant[1] ? std::make_shared<KeptWeights>() : nullptr;
+  }
+
+ private:
+  std::shared_ptr<KeptWeights> kept_weights_;  // null where the weight may change
 };
 
 CUSTOM_OPS_REGISTER(DeformConv2d, float, double, Half, BFloat16)

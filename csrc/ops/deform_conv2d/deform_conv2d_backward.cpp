@@ -42,17 +42,18 @@ class Backward {
         problem_(problem),
         grad_(grad),
         to_(gradients),
+        weight_(context, problem),
         needs_position_(to_.offset != nullptr || to_.mask != nullptr ||
                         to_.uniform_mask != nullptr),
         group_outputs_(problem.is_depthwise() ? 1 : problem.g.out_channels / problem.g.groups),
         bands_(count_bands()),
-        chunked_(context, needs_position_ || to_.weight ? problem.chunked_size() : 0),
+        chunked_(context, problem.chunked_size()),
         chunked_grad_(context, to_.input ? problem.chunked_size() : 0),
         sums_(context, count_sums()),
         weight_sums_(context, to_.weight && bands_ > 1 ? bands_ * problem.weight.size() : 0) {}
 
   void run() {
-    if (needs_position_ || to_.weight) fill_chunks(context_, problem_, chunked_.data());
+    fill_chunks(context_, problem_, chunked_.data());
     if (to_.input) zero_chunked_grad();
     const auto chunks = static_cast<int64_t>(problem_.chunks.size());
     for (const Taps& taps : problem_.tap_groups) {
@@ -94,7 +95,7 @@ class Backward {
       const int64_t rows = depthwise ? 1 : call_.group_outputs_;
       std::fill_n(weight_grad_.data(), (rows + kSlackRows) * kPanelStep, A(0));
       const int64_t pixels = problem_.pixels(), images = problem_.g.batch;
-      const int64_t size = ceil_divide(pixels, ceil_divide(pixels, kTile));
+      const int64_t size = tile_size<T>(pixels, ceil_divide(pixels, kTile));
       for (int64_t n = images * band / call_.bands_; n < images * (band + 1) / call_.bands_; ++n) {
         for (int64_t first = 0; first < pixels; first += size) {
           const Tile tile{n, first, std::min(size, pixels - first)};
@@ -112,56 +113,43 @@ class Backward {
    private:
     int64_t grad_rows() const { return problem_.is_depthwise() ? kChunk : call_.group_outputs_; }
 
-    // For each k, which is (tap, channel), its place in a weight of these strides; and the place
-    // of an output's first k.
-    void place_weights(const Chunk& chunk, const Taps& taps, Dims strides, int64_t* places) const {
-      const int64_t width = problem_.g.kernel_width;
-      const int64_t step = strides[problem_.is_depthwise() ? 0 : 1];
-      for (int64_t i = 0; i < taps.count; ++i) {
-        const int64_t tap = taps.first + i;
-        const int64_t at = tap / width * strides[2] + tap % width * strides[3];
-        for (int64_t c = 0; c < chunk.channels; ++c) *places++ = at + c * step;
-      }
-    }
-    int64_t place_of_output(const Chunk& chunk, int64_t o, Dims strides) const {
-      if (problem_.is_depthwise()) return chunk.first * strides[0];
-      return (chunk.group * call_.group_outputs_ + o) * strides[0] +
-             (chunk.first - chunk.group * problem_.g.group_channels) * strides[1];
+    // Where the weights of a chunk's taps start for an output of its group. Outputs are `step`
+    // apart; for depthwise each channel is an output.
+    int64_t place_of_output(const Chunk& chunk, const Taps& taps, int64_t o, int64_t step) const {
+      if (problem_.is_depthwise()) return chunk.first * step + taps.first;
+      return (chunk.group * call_.group_outputs_ + o) * step + taps.first +
+             (chunk.first - chunk.group * problem_.g.group_channels) * problem_.g.taps();
     }
 
-    // [k / columns][output][k % columns]; for depthwise [k].
+    // [k / columns][output][k % columns], k being (tap, channel); for depthwise [k].
     void pack_weight(const Chunk& chunk, const Taps& taps) {
-      const Dims strides = problem_.weight.strides;
-      const int64_t columns = problem_.is_depthwise() ? kPanelStep : kernels_.columns;
+      const bool depthwise = problem_.is_depthwise();
+      const int64_t columns = depthwise ? kPanelStep : kernels_.columns;
       const int64_t outputs = call_.group_outputs_, depth = taps.count * chunk.channels;
-      int64_t places[kPanelStep];
-      place_weights(chunk, taps, strides, places);
+      const int64_t step = call_.weight_.step();
+      A turned[kPanelStep];
+      std::fill_n(turned, kPanelStep, A(0));
       for (int64_t o = 0; o < outputs; ++o) {
-        const T* const from = problem_.weight.data + place_of_output(chunk, o, strides);
+        kernels_.turn_weights(call_.weight_.data() + place_of_output(chunk, taps, o, step),
+                              call_.weight_.end(), depthwise ? step : problem_.g.taps(), taps.count,
+                              chunk.channels, turned);
         for (int64_t first = 0; first < depth; first += columns) {
-          A* const to = weight_.data() + first * outputs + o * columns;
-          const int64_t count = std::min(columns, depth - first);
-          for (int64_t k = 0; k < count; ++k) to[k] = load(from[places[first + k]]);
-          std::fill(to + count, to + columns, A(0));
+          std::copy_n(turned + first, columns, weight_.data() + first * outputs + o * columns);
         }
       }
     }
 
     void write_weight(const Chunk& chunk, const Taps& taps, int64_t band) {
-      const Geometry<int64_t>& g = problem_.g;
-      const int64_t strides[4] = {g.group_channels * g.taps(), g.taps(), g.kernel_width, 1};
-      int64_t places[kPanelStep];
-      place_weights(chunk, taps, strides, places);
+      const int64_t all = problem_.g.taps(), step = problem_.g.group_channels * all;
       A* const sums = call_.weight_sums_.data() + band * problem_.weight.size();
       for (int64_t o = 0; o < call_.group_outputs_; ++o) {
         const A* const from = weight_grad_.data() + o * kPanelStep;
-        const int64_t first = place_of_output(chunk, o, strides);
-        for (int64_t k = 0; k < taps.count * chunk.channels; ++k) {
-          if (call_.bands_ > 1) {
-            sums[first + places[k]] = from[k];
-          } else {
-            call_.to_.weight[first + places[k]] = store<T>(from[k]);
-          }
+        const int64_t place = place_of_output(chunk, taps, o, step);
+        if (call_.bands_ > 1) {
+          kernels<A>().turn_weights_back(from, taps.count, chunk.channels, sums + place, all);
+        } else {
+          kernels_.turn_weights_back(from, taps.count, chunk.channels, call_.to_.weight + place,
+                                     all);
         }
       }
     }
@@ -179,7 +167,7 @@ class Backward {
       const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
       const Piece piece{chunk.channels, taps.count, 0};
       const int64_t row = problem_.frame.row();
-      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      const T* const from = chunk_of(call_.chunked_, tile, chunk);
       if (call_.to_.input || call_.needs_position_) {
         kernels_.multiply_grad(tile.count, depth, call_.group_outputs_, grad_.data(),
                                weight_.data(), panel_.data());
@@ -203,7 +191,7 @@ class Backward {
         }
       }
       const Plan<A>* plan = planner_.of(chunk.offset_group, taps);
-      const T* const from = call_.needs_columns() ? chunk_of(call_.chunked_, tile, chunk) : nullptr;
+      const T* const from = chunk_of(call_.chunked_, tile, chunk);
       kernels_.sample_depthwise_back(from, problem_.frame.row(), plan, chunk.channels, taps.count,
                                      tile.count, by_pixel_.data(), weight_.data(),
                                      weight_grad_.data(), grad_of(tile, chunk), dots());
@@ -248,8 +236,6 @@ class Backward {
     const Scratch<A> dots_;         // [tap][kTile][4]
     const Scratch<A> rows_;
   };
-
-  bool needs_columns() const { return needs_position_ || to_.weight != nullptr; }
 
   // Bands of images share the work where there are fewer chunks than cores want; each has a
   // gradient of the weight of its own.
@@ -351,6 +337,7 @@ class Backward {
   const Problem<T>& problem_;
   const In<T> grad_;
   const Gradients<T> to_;
+  const DenseWeight<T> weight_;
   const bool needs_position_;
   const int64_t group_outputs_, bands_;
   const Scratch<T> chunked_;

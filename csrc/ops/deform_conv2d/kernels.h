@@ -64,6 +64,7 @@ struct Kernels {
   using A = Compute<T>;
 
   int64_t columns;  // outputs in one panel of packed weights
+  int64_t rows;     // pixels that the products take at least: the best tiles are multiples of it
 
   // Copies pixels [begin, end) of rows of `width`, whose elements are `step_x` apart, to a chunk:
   // pixel p goes to row p / width of `to`, which is the first pixel inside the frame.
@@ -72,6 +73,13 @@ struct Kernels {
   // The way back, to row-major planes.
   void (*empty)(const A* from, int64_t width, int64_t begin, int64_t end, int64_t channels, T* to,
                 int64_t step_c);
+
+  // to[i] = from[i], in the compute type.
+  void (*convert)(const T* from, int64_t count, A* to);
+  // to[tap][c] = from[c][tap], whose rows are `step` apart and may be read up to `end`; and back.
+  void (*turn_weights)(const T* from, const T* end, int64_t step, int64_t taps, int64_t channels,
+                       A* to);
+  void (*turn_weights_back)(const A* from, int64_t taps, int64_t channels, T* to, int64_t step);
 
   // Plans one tap, `y` and `x` whole numbers below and right of the first.
   void (*plan)(const Positions<A>& positions, A y, A x, Frame frame, Plan<A>& plan);
@@ -88,7 +96,9 @@ struct Kernels {
                A* to);
 
   // y[p][n] = (start ? start[n] : y[p][n]) + sum over k of panel[p][k] * w[k][n], `columns` wide.
-  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y, const A* start);
+  // `next` is the w of the call that follows, or null.
+  void (*multiply)(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y, const A* start,
+                   const A* next);
   // Writes y[p][n], `step` wide, to out[n][p], whose planes are `plane` apart.
   void (*finish)(const A* y, int64_t step, int64_t pixels, int64_t outputs, T* out, int64_t plane);
 

@@ -88,32 +88,135 @@ static void fill(const T* from, int64_t step_c, int64_t step_x, int64_t width, i
   }
 }
 
+// Lanes of blocks that are turned on the way out: 256 bits, which are turned faster than 512, but
+// half types are converted in whole registers.
+template <typename T>
+inline constexpr int turned =
+    is_half<T> ? lanes<Compute<T>> : (lanes<T> * sizeof(T) > 32 ? 32 / sizeof(T) : lanes<T>);
+
+// Copies fewer than kSize elements, in a few pieces of fixed size.
+template <int kSize, typename T>
+CUSTOM_OPS_INLINE void copy_part(const T* from, int64_t count, T* to) {
+#pragma GCC unroll 4
+  for (int piece = kSize / 2; piece > 0; piece /= 2) {
+    if ((count & piece) == 0) continue;
+    __builtin_memcpy(to, from, piece * sizeof(T));
+    from += piece, to += piece;
+  }
+}
+
+template <typename T>
+static void convert(const T* from, int64_t count, Compute<T>* to) {
+  constexpr int n = lanes<Compute<T>>;
+  int64_t i = 0;
+  for (; i + n <= count; i += n) store(to + i, load(from + i));
+  for (; i < count; ++i) to[i] = custom_ops::load(from[i]);
+}
+
+template <typename T>
+static void turn_weights(const T* from, const T* end, int64_t step, int64_t taps, int64_t channels,
+                         Compute<T>* to) {
+  using A = Compute<T>;
+  constexpr int n = lanes<A>;
+  int64_t c = 0;
+  for (; c + n <= channels; c += n) {
+    for (int64_t tap = 0; tap < taps; tap += n) {
+      const int64_t count = taps - tap < n ? taps - tap : n;
+      Vector<A> rows[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        const T* row = from + (c + i) * step + tap;
+        T part[n];
+        if (row + n > end) {
+          std::memset(static_cast<void*>(part), 0, sizeof(part));
+          copy_part<n>(row, count, part);
+          row = part;
+        }
+        rows[i] = load(row);
+      }
+      transpose<A, n>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        if (i < count) write(to + (tap + i) * channels + c, rows[i]);
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      to[tap * channels + c] = custom_ops::load(from[c * step + tap]);
+    }
+  }
+}
+
+template <typename T>
+static void turn_weights_back(const Compute<T>* from, int64_t taps, int64_t channels, T* to,
+                              int64_t step) {
+  using A = Compute<T>;
+  constexpr int n = lanes<A>;
+  const int64_t all = channels * step;
+  int64_t c = 0;
+  for (; c + n <= channels; c += n) {
+    for (int64_t tap = 0; tap < taps; tap += n) {
+      const int64_t count = taps - tap < n ? taps - tap : n;
+      Vector<A> rows[n] = {};
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        if (i < count) rows[i] = read(from + (tap + i) * channels + c);
+      }
+      transpose<A, n>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        T* const row = to + (c + i) * step + tap;
+        // What sticks out is overwritten by the next row, if that is to be written.
+        const bool fits =
+            count == n || (step == taps && taps < n && (c + i) * step + tap + n <= all);
+        T part[n];
+        store(fits ? row : part, rows[i]);
+        if (!fits) copy_part<n>(part, count, row);
+      }
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      to[c * step + tap] = custom_ops::store<T>(from[tap * channels + c]);
+    }
+  }
+}
+
 // Turns a block of pixels, whose elements lie at places[i], to rows of planes.
 template <typename T>
 CUSTOM_OPS_INLINE void turn_block(const Compute<T>* from, const int64_t* places, int64_t pixels,
                                   int64_t outputs, T* to, int64_t plane) {
   using A = Compute<T>;
-  constexpr int n = lanes<A>;
-  Vector<A> rows[n];
+  constexpr int n = turned<T>;
+  typename VectorOf<A, n>::type rows[n];
 #pragma GCC unroll 16
-  for (int i = 0; i < n; ++i) rows[i] = read(from + places[i]);
+  for (int i = 0; i < n; ++i) rows[i] = read<A, n>(from + places[i]);
   transpose<A, n>(rows);
-  if (pixels == n && outputs >= n) {
+  const bool whole = pixels == n && outputs >= n;
 #pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) store(to + i * plane, rows[i]);
-    return;
-  }
-  for (int i = 0; i < n && i < outputs; ++i) {
+  for (int i = 0; i < n; ++i) {
+    if (i >= outputs) break;
     T row[n];
-    store(row, rows[i]);
-    std::memcpy(to + i * plane, row, pixels * sizeof(T));
+    T* const target = whole ? to + i * plane : row;
+    if constexpr (is_half<T>) {
+      store(target, rows[i]);
+    } else {
+      write<T, n>(target, rows[i]);
+    }
+    if (whole) continue;
+    if (pixels == n) {
+      std::memcpy(to + i * plane, row, sizeof(row));
+    } else {
+      copy_part<n>(row, pixels, to + i * plane);
+    }
   }
 }
 
 template <typename T>
 static void finish(const Compute<T>* y, int64_t step, int64_t pixels, int64_t outputs, T* out,
                    int64_t plane) {
-  constexpr int n = lanes<Compute<T>>;
+  constexpr int n = turned<T>;
   int64_t places[n];
   for (int i = 0; i < n; ++i) places[i] = i * step;
   for (int64_t o = 0; o < outputs; o += n) {
@@ -127,7 +230,7 @@ static void finish(const Compute<T>* y, int64_t step, int64_t pixels, int64_t ou
 template <typename T>
 static void empty(const Compute<T>* from, int64_t width, int64_t begin, int64_t end,
                   int64_t channels, T* to, int64_t step_c) {
-  constexpr int n = lanes<Compute<T>>;
+  constexpr int n = turned<T>;
   Walk walk = Walk::start(width, begin);
   for (int64_t p = begin; p < end; p += n) {
     const int64_t pixels = end - p < n ? end - p : n;
@@ -293,9 +396,9 @@ static void pack(const T* rows, int64_t step, int64_t given, int64_t count, cons
 
 template <typename A>
 static void multiply(int64_t pixels, int64_t depth, const A* panel, const A* w, A* y,
-                     const A* start) {
+                     const A* start, const A* next) {
   constexpr int kColumns = block_columns<A>;
-  multiply_rows<Steps<kPanelStep, 1>, kColumns, kColumns>(pixels, depth, panel, w, y, start);
+  multiply_rows<Steps<kPanelStep, 1>, kColumns, kColumns>(pixels, depth, panel, w, y, start, next);
 }
 
 template <typename A>
@@ -303,9 +406,9 @@ static void multiply_grad(int64_t pixels, int64_t depth, int64_t outputs, const 
                           A* panel) {
   constexpr int kColumns = block_columns<A>;
   const A zeros[kColumns] = {};
-  for (int64_t k = 0; k < depth; k += kColumns) {
-    multiply_rows<Steps<1, kTile>, kColumns, kPanelStep>(pixels, outputs, grad, w + k * outputs,
-                                                         panel + k, zeros);
+  for (int64_t k = 0; k < depth; k += kColumns, w += kColumns * outputs) {
+    multiply_rows<Steps<1, kTile>, kColumns, kPanelStep>(pixels, outputs, grad, w, panel + k, zeros,
+                                                         w + kColumns * outputs);
   }
 }
 
@@ -313,9 +416,10 @@ template <typename A>
 static void multiply_weight(int64_t pixels, int64_t depth, int64_t outputs, const A* grad,
                             const A* panel, A* w) {
   constexpr int kColumns = block_columns<A>;
+  constexpr const A* kNone = nullptr;
   for (int64_t k = 0; k < depth; k += kColumns) {
     multiply_rows<Steps<kTile, 1>, kPanelStep, kPanelStep>(outputs, pixels, grad, panel + k, w + k,
-                                                           static_cast<const A*>(nullptr));
+                                                           kNone, kNone);
   }
 }
 
@@ -429,8 +533,12 @@ static void position(const Plan<A>& plan, int32_t outside, const A* dots, int64_
 
 template <typename T>
 inline const Kernels<T> kernel_table = {block_columns<Compute<T>>,
+                                        kBlockRows / 2,
                                         &fill<T>,
                                         &empty<T>,
+                                        &convert<T>,
+                                        &turn_weights<T>,
+                                        &turn_weights_back<T>,
                                         &plan<Compute<T>>,
                                         &sample<T>,
                                         &sample_depthwise<T>,

@@ -29,6 +29,13 @@ struct Tile {
   int64_t image, first, count;
 };
 
+// The size of tiles, of which `tiles` or a few less cover so many pixels.
+template <typename T>
+int64_t tile_size(int64_t pixels, int64_t tiles) {
+  const int64_t rows = kernels<T>().rows, size = ceil_divide(pixels, tiles);
+  return std::min(ceil_divide(size, rows), kTile / rows) * rows;
+}
+
 template <typename T>
 struct Problem {
   using A = Compute<T>;
@@ -70,13 +77,6 @@ struct Problem {
     return (n * g.channels + chunk.first) * frame.pixels();
   }
 
-  // Whether the weights of an output lie in order [channel][tap] without gaps.
-  bool has_dense_weight() const {
-    const Dims strides = weight.strides;
-    return (strides[3] == 1 || g.kernel_width == 1) &&
-           (strides[2] == g.kernel_width || g.kernel_height == 1) &&
-           (strides[1] == g.taps() || g.group_channels == 1);
-  }
   const T& weight_at(int64_t output, int64_t channel, int64_t tap) const {
     return weight
         .data[output * weight.strides[0] + channel * weight.strides[1] +
@@ -92,15 +92,44 @@ struct Problem {
   std::vector<Taps> tap_groups;
 };
 
-// The weight without gaps.
+// The weights of each output in order [channel][tap] without gaps: a copy where they are not.
 template <typename T>
-void copy_weight(const Problem<T>& problem, T* to) {
-  for (int64_t o = 0; o < problem.g.out_channels; ++o) {
-    for (int64_t c = 0; c < problem.g.group_channels; ++c) {
-      for (int64_t tap = 0; tap < problem.g.taps(); ++tap) *to++ = problem.weight_at(o, c, tap);
+class DenseWeight {
+ public:
+  DenseWeight(const Context& context, const Problem<T>& problem)
+      : is_dense_(is_dense(problem)), copy_(context, is_dense_ ? 0 : problem.weight.size()) {
+    data_ = is_dense_ ? problem.weight.data : copy_.data();
+    step_ = is_dense_ ? problem.weight.strides[0] : problem.g.group_channels * problem.g.taps();
+    end_ =
+        data_ + (problem.g.out_channels - 1) * step_ + problem.g.group_channels * problem.g.taps();
+    if (is_dense_) return;
+    T* to = copy_.data();
+    for (int64_t o = 0; o < problem.g.out_channels; ++o) {
+      for (int64_t c = 0; c < problem.g.group_channels; ++c) {
+        for (int64_t tap = 0; tap < problem.g.taps(); ++tap) *to++ = problem.weight_at(o, c, tap);
+      }
     }
   }
-}
+
+  const T* data() const { return data_; }
+  const T* end() const { return end_; }
+  int64_t step() const { return step_; }  // from an output to the next
+
+ private:
+  static bool is_dense(const Problem<T>& problem) {
+    const Dims strides = problem.weight.strides;
+    const Geometry<int64_t>& g = problem.g;
+    return (strides[3] == 1 || g.kernel_width == 1) &&
+           (strides[2] == g.kernel_width || g.kernel_height == 1) &&
+           (strides[1] == g.taps() || g.group_channels == 1);
+  }
+
+  const bool is_dense_;
+  const Scratch<T> copy_;
+  const T* data_;
+  const T* end_;
+  int64_t step_;
+};
 
 // Calls function(n, chunk, first row, end row) in parallel, on bands of rows that cover the input.
 template <typename T, typename Function>
@@ -110,7 +139,9 @@ void for_each_band(const Context& context, const Problem<T>& problem, const Func
   const int64_t rows = std::max<int64_t>(kElements / (std::max<int64_t>(g.width, 1) * kChunk), 1);
   const int64_t bands = std::max<int64_t>(ceil_divide(g.height, rows), 1);
   const auto chunks = static_cast<int64_t>(problem.chunks.size());
-  context.parallel_for(g.batch * chunks * bands, 1, [&](int64_t begin, int64_t end) {
+  const int64_t size = std::min(rows, g.height) * g.width * kChunk;
+  const int64_t grain = std::max<int64_t>(kElements / std::max<int64_t>(size, 1), 1);
+  context.parallel_for(g.batch * chunks * bands, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t band = task % bands * rows;
       function(task / bands / chunks, problem.chunks[task / bands % chunks], band,
@@ -226,8 +257,7 @@ void copy_pixels(const In<T>& from, const Tile& tile, int64_t plane, Compute<T>*
   const T* source = from.data + tile.image * strides[0] + plane * strides[1];
   const int64_t width = from.shape[3];
   if (strides[3] == 1 && strides[2] == width) {
-    for (int64_t p = 0; p < tile.count; ++p) to[p] = load(source[tile.first + p]);
-    return;
+    return kernels<T>().convert(source + tile.first, tile.count, to);
   }
   int64_t y = tile.first / width, x = tile.first % width;
   for (int64_t p = 0; p < tile.count; ++p) {

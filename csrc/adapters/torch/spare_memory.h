@@ -1,0 +1,67 @@
+// Scratch memory that a call leaves for the next one.
+//
+// The C library returns large blocks to the system when they are freed, and the system clears each
+// page again that is taken back: half of the time of a layer with a small kernel. So a few blocks
+// are kept.
+#pragma once
+
+#include <cstddef>
+#include <mutex>
+#include <vector>
+
+#include "core/context.h"
+
+namespace custom_ops {
+
+class SpareMemory {
+ public:
+  static constexpr size_t kMost = size_t{64} << 20;  // bytes kept
+
+  // Memory aligned to kAlignment, not initialised.
+  void* allocate(size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
+        Header* const header = *block;
+        if (header->bytes < bytes || header->bytes > 2 * bytes) continue;
+        blocks_.erase(block);
+        total_ -= header->bytes;
+        return header + 1;
+      }
+    }
+    auto* const header =
+        static_cast<Header*>(::operator new(sizeof(Header) + bytes, std::align_val_t{kAlignment}));
+    header->bytes = bytes;
+    return header + 1;
+  }
+
+  void release(void* memory) {
+    Header* header = static_cast<Header*>(memory) - 1;
+    if (header->bytes > kMost) return free(header);
+    std::vector<Header*> old;
+    {
+      const std::lock_guard lock(mutex_);
+      blocks_.push_back(header);
+      total_ += header->bytes;
+      while (total_ > kMost) {
+        old.push_back(blocks_.front());
+        total_ -= blocks_.front()->bytes;
+        blocks_.erase(blocks_.begin());
+      }
+    }
+    for (Header* block : old) free(block);
+  }
+
+ private:
+  struct alignas(kAlignment) Header {
+    size_t bytes;
+  };
+
+  static void free(Header* header) { ::operator delete(header, std::align_val_t{kAlignment}); }
+
+  std::mutex mutex_;
+  std::vector<Header*> blocks_;  // the oldest first
+  size_t total_ = 0;
+};
+
+}  // namespace custom_ops
