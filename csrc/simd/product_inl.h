@@ -7,6 +7,8 @@ namespace {
 // The block: its rows, and its columns in registers. Near all registers are sums.
 #if CUSTOM_OPS_VECTOR_BYTES == 64
 inline constexpr int kBlockRows = 16, kBlockVectors = 1;
+#elif defined(__aarch64__)  // 32 registers
+inline constexpr int kBlockRows = 10, kBlockVectors = 2;
 #else
 inline constexpr int kBlockRows = 6, kBlockVectors = 2;
 #endif

@@ -5,6 +5,8 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CUSTOM_OPS_X86 1
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 // The thing of that name in the namespace of the instruction set in use.

@@ -71,6 +71,14 @@ CUSTOM_OPS_INLINE void store(Half* to, Vector<float> value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                    _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT));
 }
+#elif defined(__aarch64__)
+CUSTOM_OPS_INLINE Vector<float> load(const Half* from) {
+  const uint16x4_t bits = vld1_u16(reinterpret_cast<const uint16_t*>(from));
+  return (Vector<float>)vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
+CUSTOM_OPS_INLINE void store(Half* to, Vector<float> value) {
+  vst1_u16(reinterpret_cast<uint16_t*>(to), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)value)));
+}
 #else
 CUSTOM_OPS_INLINE Vector<float> load(const Half* from) {
   Vector<float> value;
