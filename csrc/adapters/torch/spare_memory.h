@@ -2,7 +2,8 @@
 //
 // The C library returns large blocks to the system when they are freed, and the system clears each
 // page again that is taken back: half of the time of a layer with a small kernel. So a few blocks
-// are kept.
+// are kept. Nobody waits for them: a thread that meets another here, and the child of a fork that
+// caught one here, go to the C library.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,7 @@ class SpareMemory {
 
   // Memory aligned to kAlignment, not initialised.
   void* allocate(size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) {
       for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
         Header* const header = *block;
         if (header->bytes < bytes || header->bytes > 2 * bytes) continue;
@@ -42,10 +42,8 @@ class SpareMemory {
 
   void release(void* memory) {
     Header* header = static_cast<Header*>(memory) - 1;
-    if (header->bytes > kMost) return free(header);
     std::vector<Header*> old;
-    {
-      const std::lock_guard lock(mutex_);
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock && header->bytes <= kMost) {
       blocks_.push_back(header);
       total_ += header->bytes;
       while (total_ > kMost) {
@@ -53,6 +51,8 @@ class SpareMemory {
         total_ -= blocks_.front()->bytes;
         blocks_.erase(blocks_.begin());
       }
+    } else {
+      old.push_back(header);
     }
     for (Header* block : old) free(block);
   }
