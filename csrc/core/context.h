@@ -1,4 +1,4 @@
-// What a host lends a kernel for the length of one call: its threads and its memory.
+// What a kernel has for the length of one call: the threads of the host, and scratch memory.
 #pragma once
 
 #include <cstddef>
@@ -35,24 +35,24 @@ class Context {
   // Calls do not nest.
   virtual void parallel_for(int64_t count, int64_t grain, RangeFunction function) const = 0;
 
-  // How many threads parallel_for may use at once, as far as the host tells.
-  virtual int64_t threads() const = 0;
-
-  // Memory of the host, not initialised, aligned to kAlignment; and its return. Both may be called
-  // from inside parallel_for. Kernels use Scratch.
-  virtual void* allocate(size_t bytes) const = 0;
-  virtual void release(void* memory) const = 0;
+  // Into how many tasks of equal work a call is best cut: the threads of the host where all start
+  // at once, more where some may come late.
+  virtual int64_t tasks() const = 0;
 };
 
 inline constexpr size_t kAlignment = 64;
 
-// An array in the host's memory, not initialised, that lives as long as this object.
+// Memory for the length of a call, not initialised, aligned to kAlignment; and its return. Kernels
+// use Scratch.
+void* allocate_scratch(size_t bytes);
+void release_scratch(void* memory);
+
+// An array in scratch memory, not initialised, that lives as long as this object.
 template <typename T>
 class Scratch {
  public:
-  Scratch(const Context& context, int64_t count)
-      : context_(context), data_(static_cast<T*>(context.allocate(bytes_of(count)))) {}
-  ~Scratch() { context_.release(data_); }
+  explicit Scratch(int64_t count) : data_(static_cast<T*>(allocate_scratch(bytes_of(count)))) {}
+  ~Scratch() { release_scratch(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -60,14 +60,13 @@ class Scratch {
   T& operator[](int64_t index) const { return data_[index]; }
 
  private:
-  // Hosts add a little to it, so it stays well below what a size can hold.
+  // A little is added to it, so it stays well below what a size can hold.
   static size_t bytes_of(int64_t count) {
     constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 2;
     if (count < 0 || count > kMost / static_cast<int64_t>(sizeof(T))) throw std::bad_alloc();
     return static_cast<size_t>(count) * sizeof(T);
   }
 
-  const Context& context_;
   T* data_;
 };
 

@@ -13,14 +13,23 @@
 #include "simd/isa.h"
 
 namespace custom_ops {
+
+// Instead of those of the library, which keep blocks.
+int fill_of_scratch = 0;  // each byte of it
+void* allocate_scratch(size_t bytes) {
+  void* const memory = ::operator new(bytes, std::align_val_t(kAlignment));
+  return std::memset(memory, fill_of_scratch, bytes);
+}
+void release_scratch(void* memory) { ::operator delete(memory, std::align_val_t(kAlignment)); }
+
 namespace {
 
 int failures = 0;
 
-// Lends memory full of `fill`, and as many threads as one likes, in turns.
+// As many threads as one likes, in turns.
 class TestContext final : public Context {
  public:
-  TestContext(int64_t threads, int fill) : threads_(threads), fill_(fill) {}
+  explicit TestContext(int64_t threads) : threads_(threads) {}
 
   void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
     const int64_t most = std::min(threads_, count / std::max<int64_t>(grain, 1));
@@ -29,19 +38,10 @@ class TestContext final : public Context {
       function(count * i / ranges, count * (i + 1) / ranges);
     }
   }
-  int64_t threads() const override { return threads_; }
-  void* allocate(size_t bytes) const override {
-    void* const memory = ::operator new(bytes, std::align_val_t(kAlignment));
-    std::memset(memory, fill_, bytes);
-    return memory;
-  }
-  void release(void* memory) const override {
-    ::operator delete(memory, std::align_val_t(kAlignment));
-  }
+  int64_t tasks() const override { return threads_; }
 
  private:
   int64_t threads_;
-  int fill_;
 };
 
 template <typename T>
@@ -104,7 +104,8 @@ std::vector<std::vector<T>> call(
   for (const auto& shape : op->infer(pointers)) outputs.emplace_back(shape.dims());
   std::vector<Tensor> output_views;
   for (Array<T>& output : outputs) output_views.push_back(output.view());
-  op->compute(*find_signature(type, dtypes), TestContext(threads, fill), views, output_views);
+  fill_of_scratch = fill;
+  op->compute(*find_signature(type, dtypes), TestContext(threads), views, output_views);
   std::vector<std::vector<T>> results;
   for (Array<T>& output : outputs) results.push_back(std::move(output.data));
   return results;

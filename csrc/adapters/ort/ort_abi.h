@@ -9,7 +9,6 @@ extern "C" {
 
 struct OrtStatus;
 struct OrtValue;
-struct OrtAllocator;
 struct OrtKernelInfo;
 struct OrtKernelContext;
 struct OrtSessionOptions;
@@ -89,9 +88,6 @@ using GetDimensionsCount = Slot<61, OrtStatus*(const OrtTensorTypeAndShapeInfo*,
 using GetDimensions = Slot<62, OrtStatus*(const OrtTensorTypeAndShapeInfo*, int64_t*, size_t)>;
 using GetSymbolicDimensions = Slot<63, OrtStatus*(const OrtTensorTypeAndShapeInfo*, const char**, size_t)>;
 using GetTensorTypeAndShape = Slot<65, OrtStatus*(const OrtValue*, OrtTensorTypeAndShapeInfo**)>;
-using AllocatorAlloc = Slot<75, OrtStatus*(OrtAllocator*, size_t, void**)>;
-using AllocatorFree = Slot<76, OrtStatus*(OrtAllocator*, void*)>;
-using GetAllocatorWithDefaultOptions = Slot<78, OrtStatus*(OrtAllocator**)>;
 using KernelInfoGetAttributeFloat = Slot<85, OrtStatus*(const OrtKernelInfo*, const char*, float*)>;
 using KernelInfoGetAttributeInt64 = Slot<86, OrtStatus*(const OrtKernelInfo*, const char*, int64_t*)>;
 using KernelInfoGetAttributeString = Slot<87, OrtStatus*(const OrtKernelInfo*, const char*, char*, size_t*)>;

@@ -117,22 +117,14 @@ class PoolContext final : public Context {
   explicit PoolContext(ThreadPool& pool) : pool_(pool) {}
 
   void parallel_for(int64_t count, int64_t grain, RangeFunction function) const override {
-    const int64_t most = 4 * threads();
-    const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, most);
+    const int64_t ranges = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, tasks());
     if (count <= 0) return;
     if (ranges == 1) return function(0, count);
     pool_.run(ranges, [&](int64_t begin, int64_t end) {
       function(count * begin / ranges, count * end / ranges);
     });
   }
-  int64_t threads() const override { return pool_.threads(); }
-
-  void* allocate(size_t bytes) const override {
-    return ::operator new(bytes, std::align_val_t(kAlignment));
-  }
-  void release(void* memory) const override {
-    ::operator delete(memory, std::align_val_t(kAlignment));
-  }
+  int64_t tasks() const override { return 4 * pool_.threads(); }
 
  private:
   ThreadPool& pool_;

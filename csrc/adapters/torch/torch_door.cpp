@@ -10,7 +10,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "adapters/torch/spare_memory.h"
 #include "core/op.h"
 
 namespace custom_ops {
@@ -70,16 +69,7 @@ class TorchContext final : public Context {
     torch::stable::parallel_for(0, count, grain, function);
   }
 
-  int64_t threads() const override { return torch::stable::get_num_threads(); }
-
-  void* allocate(size_t bytes) const override { return spare().allocate(bytes); }
-  void release(void* memory) const override { spare().release(memory); }
-
- private:
-  static SpareMemory& spare() {
-    static auto& memory = *new SpareMemory;  // outlives threads that still call ops
-    return memory;
-  }
+  int64_t tasks() const override { return torch::stable::get_num_threads(); }
 };
 
 // Attributes as torch's schemas and stacks have them.

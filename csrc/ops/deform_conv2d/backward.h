@@ -35,15 +35,15 @@ class Backward {
         problem_(problem),
         grad_(grad),
         to_(gradients),
-        weight_(context, problem),
+        weight_(problem),
         needs_position_(to_.offset != nullptr || to_.mask != nullptr ||
                         to_.uniform_mask != nullptr),
         group_outputs_(problem.is_depthwise() ? 1 : problem.g.out_channels / problem.g.groups),
         bands_(count_bands()),
-        chunked_(context, problem.chunked_size()),
-        chunked_grad_(context, to_.input ? problem.chunked_size() : 0),
-        sums_(context, count_sums()),
-        weight_sums_(context, to_.weight && bands_ > 1 ? bands_ * problem.weight.size() : 0) {}
+        chunked_(problem.chunked_size()),
+        chunked_grad_(to_.input ? problem.chunked_size() : 0),
+        sums_(count_sums()),
+        weight_sums_(to_.weight && bands_ > 1 ? bands_ * problem.weight.size() : 0) {}
 
   void run() {
     fill_chunks(context_, problem_, chunked_.data());
@@ -70,14 +70,14 @@ class Backward {
         : call_(call),
           problem_(call.problem_),
           kernels_(kernels<T>()),
-          planner_(call.context_, problem_),
-          panel_(call.context_, (kTile + kSlackRows) * kPanelStep),
-          grad_(call.context_, (grad_rows() + kSlackRows) * kTile),
-          by_pixel_(call.context_, problem_.is_depthwise() ? kTile * kChunk : 0),
-          weight_(call.context_, call.group_outputs_ * (kPanelStep + kernels_.columns)),
-          weight_grad_(call.context_, (call.group_outputs_ + kSlackRows) * kPanelStep),
-          dots_(call.context_, call.needs_position_ ? problem_.most_taps() * kTile * 4 : 0),
-          rows_(call.context_, 3 * kTile) {
+          planner_(problem_),
+          panel_((kTile + kSlackRows) * kPanelStep),
+          grad_((grad_rows() + kSlackRows) * kTile),
+          by_pixel_(problem_.is_depthwise() ? kTile * kChunk : 0),
+          weight_(call.group_outputs_ * (kPanelStep + kernels_.columns)),
+          weight_grad_((call.group_outputs_ + kSlackRows) * kPanelStep),
+          dots_(call.needs_position_ ? problem_.most_taps() * kTile * 4 : 0),
+          rows_(3 * kTile) {
       std::fill_n(grad_.data() + grad_rows() * kTile, kSlackRows * kTile, A(0));
     }
 
@@ -259,7 +259,7 @@ class Backward {
     const int64_t groups = problem_.g.offset_groups, pixels = problem_.pixels();
     context_.parallel_for(
         problem_.g.batch * groups * taps.count, 1, [&](int64_t begin, int64_t end) {
-          const Scratch<A> totals(context_, 3 * pixels);
+          const Scratch<A> totals(3 * pixels);
           for (int64_t task = begin; task < end; ++task) {
             const int64_t n = task / taps.count / groups, group = task / taps.count % groups;
             const int64_t tap = task % taps.count;

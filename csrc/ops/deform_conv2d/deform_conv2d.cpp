@@ -21,7 +21,7 @@ class Forward {
         columns_(weights.columns()),
         group_outputs_(weights.group_outputs()),
         panels_(weights.panels()),
-        start_(context, problem.g.groups * panels_ * columns_) {
+        start_(problem.g.groups * panels_ * columns_) {
     for (int64_t i = 0; i < problem.g.groups * panels_ * columns_; ++i) {
       const int64_t output_of_group = i % (panels_ * columns_);
       const int64_t channel = i / (panels_ * columns_) * group_outputs_ + output_of_group;
@@ -32,23 +32,23 @@ class Forward {
   }
 
   void run(const T* chunked) const {
-    const int64_t images = problem_.g.batch, threads = context_.threads();
+    const int64_t images = problem_.g.batch, wanted = context_.tasks();
     int64_t tiles = ceil_divide(problem_.pixels(), kTile), parts = 1;
-    if (images * tiles < threads && panels_ * columns_ >= kManyOutputs) {
-      // Few pixels: threads share them and take some of the outputs each.
-      parts = std::min(ceil_divide(threads, images * tiles), problem_.g.groups * panels_);
-    } else {
-      // As many tiles as the threads can share evenly, where that does not make them small.
-      int64_t even = tiles;
-      while (images * even % threads != 0 && images * even < 8 * threads) ++even;
-      if (problem_.pixels() / even >= kSmallTile) tiles = even;
+    if (images * tiles < wanted) {
+      // Few pixels: tasks share them and take some of the outputs each.
+      parts = std::clamp<int64_t>(problem_.g.out_channels / kManyOutputs, 1,
+                                  ceil_divide(wanted, images * tiles));
     }
+    // As many tiles as can be shared evenly, where that does not make them small.
+    int64_t even = tiles;
+    while (images * parts * even % wanted != 0 && images * parts * even < 8 * wanted) ++even;
+    if (problem_.pixels() / even >= kSmallTile) tiles = even;
     const int64_t size = tile_size<T>(problem_.pixels(), tiles);
     tiles = ceil_divide(problem_.pixels(), size);
     context_.parallel_for(images * tiles * parts, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<A> panel(context_, (size + kSlackRows) * kPanelStep);
-      const Scratch<A> sums(context_, (panels_ + 1) * (size + kSlackRows) * columns_);
-      Planner<T> planner(context_, problem_);
+      const Scratch<A> panel((size + kSlackRows) * kPanelStep);
+      const Scratch<A> sums((panels_ + 1) * (size + kSlackRows) * columns_);
+      Planner<T> planner(problem_);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task / parts % tiles * size, all = problem_.g.groups * panels_;
         const Tile tile{task / parts / tiles, first, std::min(size, problem_.pixels() - first)};
@@ -63,7 +63,7 @@ class Forward {
   }
 
  private:
-  static constexpr int64_t kManyOutputs = 256;
+  static constexpr int64_t kManyOutputs = 128;
   static constexpr int64_t kSmallTile = 48;
 
   // The outputs of a tile in panels [begin, end) of all.
@@ -116,7 +116,7 @@ void run_depthwise(const Context& context, const Problem<T>& problem, OptionalIn
                    const T* chunked, Out<T> output) {
   using A = Compute<T>;
   const int64_t taps = problem.g.taps(), pixels = problem.pixels();
-  const Scratch<A> weights(context, problem.g.channels * taps);  // [chunk][tap][channel]
+  const Scratch<A> weights(problem.g.channels * taps);  // [chunk][tap][channel]
   for (const Chunk& chunk : problem.chunks) {
     for (int64_t i = 0; i < taps * chunk.channels; ++i) {
       weights[chunk.first * taps + i] =
@@ -125,8 +125,8 @@ void run_depthwise(const Context& context, const Problem<T>& problem, OptionalIn
   }
   const int64_t tiles = ceil_divide(pixels, kTile);
   context.parallel_for(problem.g.batch * tiles, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<A> sums(context, (kTile + kSlackRows) * kChunk + kSlack);
-    Planner<T> planner(context, problem);
+    const Scratch<A> sums((kTile + kSlackRows) * kChunk + kSlack);
+    Planner<T> planner(problem);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % tiles * kTile;
       const Tile tile{task / tiles, first, std::min(kTile, pixels - first)};
@@ -169,7 +169,7 @@ struct DeformConv2d : Attributes {
                OptionalIn<T> mask, Out<T> output) const {
     if (output.size() == 0) return;
     const Problem<T> problem(*this, input, weight, offset, mask);
-    const Scratch<T> chunked(context, problem.chunked_size());
+    const Scratch<T> chunked(problem.chunked_size());
     fill_chunks(context, problem, chunked.data());
     if (problem.is_depthwise()) {
       run_depthwise(context, problem, bias, chunked.data(), output);
@@ -178,7 +178,7 @@ struct DeformConv2d : Attributes {
       Forward<T>(context, problem, *weights, bias, output).run(chunked.data());
     } else {
       PackedWeights<T> weights(problem);
-      const Scratch<Compute<T>> memory(context, weights.size());
+      const Scratch<Compute<T>> memory(weights.size());
       weights.pack(context, problem, memory.data());
       Forward<T>(context, problem, weights, bias, output).run(chunked.data());
     }

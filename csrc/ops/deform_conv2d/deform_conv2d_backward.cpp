@@ -83,7 +83,7 @@ struct DeformConv2dBackward : Attributes {
     const int64_t places =
         problem.g.batch * problem.g.offset_groups * problem.g.taps() * problem.pixels();
     const bool uniform = needs[kMask] && mask->size() == 1 && places != 1;
-    const Scratch<A> everywhere(context, uniform ? places : 0);
+    const Scratch<A> everywhere(uniform ? places : 0);
     const Gradients<T> to{
         needs[kInput] ? grad_input.data : nullptr, needs[kWeight] ? grad_weight.data : nullptr,
         needs[kOffset] ? grad_offset.data : nullptr,
@@ -95,7 +95,7 @@ struct DeformConv2dBackward : Attributes {
     }
     if (uniform) grad_mask.data[0] = total<T>(everywhere.data(), grad.size() == 0 ? 0 : places);
     if (needs[kBias]) {
-      const Scratch<A> sums(context, problem.g.out_channels);
+      const Scratch<A> sums(problem.g.out_channels);
       bias_gradient(context, grad, sums.data());
       if (bias->size() == 1) {
         grad_bias.data[0] = total<T>(sums.data(), problem.g.out_channels);

@@ -96,8 +96,8 @@ struct Problem {
 template <typename T>
 class DenseWeight {
  public:
-  DenseWeight(const Context& context, const Problem<T>& problem)
-      : is_dense_(is_dense(problem)), copy_(context, is_dense_ ? 0 : problem.weight.size()) {
+  explicit DenseWeight(const Problem<T>& problem)
+      : is_dense_(is_dense(problem)), copy_(is_dense_ ? 0 : problem.weight.size()) {
     data_ = is_dense_ ? problem.weight.data : copy_.data();
     step_ = is_dense_ ? problem.weight.strides[0] : problem.g.group_channels * problem.g.taps();
     end_ =
@@ -189,10 +189,10 @@ class Planner {
  public:
   using A = Compute<T>;
 
-  Planner(const Context& context, const Problem<T>& problem)
+  explicit Planner(const Problem<T>& problem)
       : problem_(problem),
-        positions_(context, 1),
-        plans_(context, problem.most_taps()),
+        positions_(1),
+        plans_(problem.most_taps()),
         uniform_(problem.mask && problem.mask->size() == 1) {}
 
   void start(const Tile& tile) {

@@ -51,10 +51,10 @@ class PackedWeights {
     constexpr int64_t kGrain = 8;
     data_ = memory;
     const int64_t taps = problem.g.taps();
-    const DenseWeight<T> weight(context, problem);
+    const DenseWeight<T> weight(problem);
     const auto count = static_cast<int64_t>(problem.chunks.size());
     context.parallel_for(count * panels_, kGrain, [&](int64_t begin, int64_t end) {
-      const Scratch<int64_t> places(context, kChunk * taps);
+      const Scratch<int64_t> places(kChunk * taps);
       for (int64_t task = begin; task < end; ++task) {
         const Chunk& chunk = problem.chunks[task / panels_];
         const int64_t panel = task % panels_, first = panel * columns_;

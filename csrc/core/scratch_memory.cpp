@@ -4,26 +4,17 @@
 // page again that is taken back: half of the time of a layer with a small kernel. So a few blocks
 // are kept. Nobody waits for them: a thread that meets another here, and the child of a fork that
 // caught one here, go to the C library.
-#pragma once
-
-#include <cstddef>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "core/context.h"
 
 namespace custom_ops {
+namespace {
 
 class SpareMemory {
  public:
-  // Bytes kept. The address sanitizer would not see who writes behind a block that is used again.
-#ifdef __SANITIZE_ADDRESS__
-  static constexpr size_t kMost = 0;
-#else
-  static constexpr size_t kMost = size_t{64} << 20;
-#endif
-
-  // Memory aligned to kAlignment, not initialised.
   void* allocate(size_t bytes) {
     if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) {
       for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
@@ -54,19 +45,34 @@ class SpareMemory {
     } else {
       old.push_back(header);
     }
-    for (Header* block : old) free(block);
+    for (Header* block : old) ::operator delete(block, std::align_val_t{kAlignment});
   }
 
  private:
+  // Bytes kept. The address sanitizer would not see who writes behind a block that is used again.
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr size_t kMost = 0;
+#else
+  static constexpr size_t kMost = size_t{64} << 20;
+#endif
+
   struct alignas(kAlignment) Header {
     size_t bytes;
   };
-
-  static void free(Header* header) { ::operator delete(header, std::align_val_t{kAlignment}); }
 
   std::mutex mutex_;
   std::vector<Header*> blocks_;  // the oldest first
   size_t total_ = 0;
 };
+
+SpareMemory& spare() {
+  static auto& memory = *new SpareMemory;  // outlives threads that still call ops
+  return memory;
+}
+
+}  // namespace
+
+void* allocate_scratch(size_t bytes) { return spare().allocate(bytes); }
+void release_scratch(void* memory) { spare().release(memory); }
 
 }  // namespace custom_ops
