@@ -15,8 +15,8 @@ Clock = Callable[[], float]
 
 _TURN = 1e-3  # seconds at least; what is faster is repeated, for the clock's sake
 _WARM = 20e-3  # seconds; what is faster runs before its turn too, as the one before left the caches
-# Seconds after which the threads of whoever had the last turn no longer spin: those of OpenMP do for
-# some milliseconds, on the cores that the threads of ONNX Runtime would wake up on.
+# Seconds after which the threads of whoever had the last turn no longer spin: those of OpenMP do
+# for some milliseconds, on the cores that the threads of ONNX Runtime would wake up on.
 _REST = 0.01
 _FEWEST = 5
 
