@@ -39,10 +39,10 @@ class Forward {
       parts = std::clamp<int64_t>(problem_.g.out_channels / kManyOutputs, 1,
                                   ceil_divide(wanted, images * tiles));
     }
-    // As many tiles as can be shared evenly, where that does not make them small.
+    // As many tiles as can be shared evenly, as far as that does not make them small.
     int64_t even = tiles;
     while (images * parts * even % wanted != 0 && images * parts * even < 8 * wanted) ++even;
-    if (problem_.pixels() / even >= kSmallTile) tiles = even;
+    tiles = std::max(tiles, std::min(even, problem_.pixels() / kSmallTile));
     const int64_t size = tile_size<T>(problem_.pixels(), tiles);
     tiles = ceil_divide(problem_.pixels(), size);
     context_.parallel_for(images * tiles * parts, 1, [&](int64_t begin, int64_t end) {
