@@ -1,6 +1,5 @@
 """Measures contests: everybody who computes a call, checked and timed in one run."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from custom_ops._bench.disturbance import disturbance
 from custom_ops._bench.peak import peak
 from custom_ops._bench.results import BACKWARD, FORWARD, Entry, Record, Refused
 from custom_ops._bench.timing import Clock, Run, Timing, interleave
+from custom_ops._machine import torch_threads
 from custom_ops.onnx._verify import first_line
 from custom_ops.ops._registry import Op
 from custom_ops.ops._samples import Benchmark, Bound, Tolerance
@@ -122,7 +122,7 @@ def compete(
     Raises:
         Differs: A contender computes something else than we do.
     """
-    with _threads(settings.threads):
+    with torch_threads(settings.threads):
         runs, differences, absent = _prepare(contest, settings.dtype)
         timings = _timed(contest.bound, runs, settings, clock)
         # Products in float64 have another peak; those of half types are done in float32.
@@ -219,13 +219,3 @@ def _timed(
         else:
             return timings
     return f"{reason} in the last of {_ATTEMPTS} attempts; stop what else runs on the machine"
-
-
-@contextlib.contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,14 +1,13 @@
 """Runs the demo from training to page."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from custom_ops._machine import torch_threads
 from custom_ops.demo import page
 from custom_ops.demo.lowerings import Comparison, compare
 from custom_ops.demo.training import Loss, Report, Training, train
@@ -76,11 +75,11 @@ def run(output: Path, threads: int, report: Report) -> Result:
     """
     begin = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
-    with _torch_threads(1):  # the steps are too short to share
+    with torch_threads(1):  # the steps are too short to share
         training = train(report)
     generator = torch.Generator().manual_seed(5)
     inputs = [_inputs(draw(*size, generator)) for size in (_TIMED, _EXPORTED_WITH, _COMPARED)]
-    with _torch_threads(threads):
+    with torch_threads(threads):
         comparison = compare(training.network, inputs, (_AXES, _AXES), output / "models", report)
     path = output / "index.html"
     report("Drawing", 0, 1)
@@ -90,13 +89,3 @@ def run(output: Path, threads: int, report: Report) -> Result:
 
 def _inputs(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     return views.seen, views.height
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,12 @@ namespace custom_ops::deform_conv2d {
 namespace {
 
 template <typename T>
+Compute<T> bias_at(const OptionalIn<T>& bias, int64_t channel) {
+  if (!bias) return 0;
+  return load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]);
+}
+
+template <typename T>
 class Forward {
  public:
   using A = Compute<T>;
@@ -25,9 +31,7 @@ class Forward {
     for (int64_t i = 0; i < problem.g.groups * panels_ * columns_; ++i) {
       const int64_t output_of_group = i % (panels_ * columns_);
       const int64_t channel = i / (panels_ * columns_) * group_outputs_ + output_of_group;
-      const bool given = bias && output_of_group < group_outputs_;
-      start_[i] =
-          given ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]) : A(0);
+      start_[i] = output_of_group < group_outputs_ ? bias_at(bias, channel) : A(0);
     }
   }
 
@@ -133,9 +137,7 @@ void run_depthwise(const Context& context, const Problem<T>& problem, OptionalIn
       planner.start(tile);
       for (const Chunk& chunk : problem.chunks) {
         for (int64_t i = 0; i < tile.count * chunk.channels; ++i) {
-          const int64_t channel = chunk.first + i % chunk.channels;
-          sums[i] =
-              bias ? load(bias->data[bias->size() == 1 ? 0 : channel * bias->strides[0]]) : A(0);
+          sums[i] = bias_at(bias, chunk.first + i % chunk.channels);
         }
         for (const Taps& group : problem.tap_groups) {
           kernels<T>().sample_depthwise(
