@@ -57,7 +57,7 @@ def measure(op: Op, call: Sample, tiny: Sample, name: str, threads: int) -> floa
     torch.set_num_threads(threads)
 
     def prepared(call: Sample) -> Any:
-        everybody = forward(op, call.map(lambda t: t.float()), threads, python=True)
+        everybody = forward(op, call.map(lambda t: t.float()), threads, python=True, apart=False)
         return next(each for each in everybody if each.name == name).prepare()
 
     prepared(tiny)()

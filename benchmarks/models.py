@@ -8,7 +8,7 @@ file that `custom_ops.onnx.export` makes of it, in each lowering.
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,11 +30,12 @@ from custom_ops._bench.contenders import (
     TORCH,
     VARIANT,
     Contender,
-    session,
 )
 from custom_ops._bench.results import FORWARD, Report
 from custom_ops._bench.runner import Contest, compete
+from custom_ops._bench.sessions import session_run
 from custom_ops._bench.table import shown
+from custom_ops._bench.timing import Run
 from custom_ops._cli.bench import Noisy, Threads
 from custom_ops._cli.output import end, progress
 from custom_ops.ops._samples import Tolerance
@@ -76,11 +77,10 @@ def inference(
         return Contender(name, TORCH, kind, lambda: run)
 
     def in_onnxruntime(name: str, kind: str, lowering: str, kernels: str) -> Contender:
-        def prepare() -> Callable[[], Any]:
+        def prepare() -> Run:
             lowered = ir.to_proto(custom_ops.onnx.lower(path, lowering))
-            opened = session(lowered, kernels, threads)
-            feeds = {opened.get_inputs()[0].name: images.numpy()}
-            return lambda: opened.run(None, feeds)
+            feeds = {lowered.graph.input[0].name: images.numpy()}
+            return session_run(lowered, feeds, kernels, threads)
 
         return Contender(name, ONNXRUNTIME, kind, prepare)
 
@@ -98,7 +98,7 @@ def training(model: nn.Module, ours: nn.Module, images: Tensor) -> list[Contende
     labels = torch.arange(len(images)) % 10
 
     def step(name: str, kind: str, module: nn.Module) -> Contender:
-        def prepare() -> Callable[[], Any]:
+        def prepare() -> Run:
             own = copy.deepcopy(module).train()
             optimizer = torch.optim.SGD(own.parameters(), lr=1e-4)
 

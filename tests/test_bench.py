@@ -20,9 +20,10 @@ from custom_ops._bench.contenders import KERNEL, ONNXRUNTIME, PEER, TORCH, VARIA
 from custom_ops._bench.plot import draw
 from custom_ops._bench.results import Record, Refused, Report, read
 from custom_ops._bench.runner import Contest, Settings, compete, contest
+from custom_ops._bench.sessions import session_run
 from custom_ops._bench.summary import summarise
 from custom_ops._bench.table import shown
-from custom_ops._bench.timing import Timing, interleave, turns_of
+from custom_ops._bench.timing import TimesItself, Timing, interleave, turns_of
 from custom_ops.cli import execute
 from custom_ops.onnx._single_node import single_node
 from custom_ops.ops._registry import ops
@@ -305,6 +306,25 @@ def test_weights_can_be_part_of_the_model() -> None:
     assert set(feeds) == {"a"}
     (result,) = custom_ops.onnx.session(model).run(None, feeds)
     np.testing.assert_array_equal(result, [2.0, 3.0, 4.0])
+
+
+def test_sessions_of_the_other_process_give_the_same() -> None:
+    op = ops()["mul_add"]
+    model, feeds = single_node(op, op.arguments(torch.ones(3), torch.arange(3.0)))
+    here, there = (session_run(model, feeds, "native", 1, apart) for apart in (False, True))
+    np.testing.assert_array_equal(here()[0], there()[0])
+    assert isinstance(there, TimesItself)
+    assert there.time(3, lambda: 0.0) > 0.0
+
+
+def test_errors_of_the_other_process_arrive() -> None:
+    op = ops()["mul_add"]
+    model, feeds = single_node(op, op.arguments(torch.ones(3), torch.ones(3)))
+    with pytest.raises(RuntimeError, match="Got: 4 Expected: 3"):
+        session_run(model, {**feeds, "a": np.ones(4, np.float32)}, "native", 1)()
+    model.graph.node[0].op_type = "NoSuchOp"
+    with pytest.raises(RuntimeError, match="NoSuchOp"):
+        session_run(model, feeds, "native", 1)
 
 
 # the ways in

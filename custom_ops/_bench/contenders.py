@@ -6,10 +6,11 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import torch
 
 import custom_ops.onnx
+from custom_ops._bench.sessions import session_run
+from custom_ops._bench.timing import Run
 from custom_ops.onnx._lowering import lower
 from custom_ops.onnx._single_node import OPSET, single_node
 from custom_ops.onnx._targets import target
@@ -37,10 +38,12 @@ class Contender:
     name: str
     runtime: str
     kind: str
-    prepare: Callable[[], Callable[[], Any]]
+    prepare: Callable[[], Run]
 
 
-def forward(op: Op, call: Sample, threads: int, python: bool = False) -> list[Contender]:
+def forward(
+    op: Op, call: Sample, threads: int, python: bool = False, apart: bool = True
+) -> list[Contender]:
     """Returns who computes a call.
 
     Args:
@@ -48,6 +51,7 @@ def forward(op: Op, call: Sample, threads: int, python: bool = False) -> list[Co
         call: The call, in the dtype to time.
         threads: Of each session; those of torch are torch's own.
         python: Whether our Python kernels join, which are slow.
+        apart: Whether sessions run in a process of their own.
     """
 
     def in_torch(name: str, kind: str, function: Callable[..., Any]) -> Contender:
@@ -59,11 +63,10 @@ def forward(op: Op, call: Sample, threads: int, python: bool = False) -> list[Co
         kernels: str,
         change: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model,
     ) -> Contender:
-        def prepare() -> Callable[[], Any]:
+        def prepare() -> Run:
             arguments = op.arguments(*call.args, **call.kwargs)
             model, feeds = single_node(op, arguments, constant=op.constants)
-            opened = session(change(model), kernels, threads)
-            return lambda: opened.run(None, feeds)
+            return session_run(change(model), feeds, kernels, threads, apart)
 
         return Contender(name, ONNXRUNTIME, kind, prepare)
 
@@ -100,7 +103,7 @@ def backward(op: Op, call: Sample) -> list[Contender]:
     """
 
     def differentiated(name: str, kind: str, function: Callable[..., Any]) -> Contender:
-        def prepare() -> Callable[[], Any]:
+        def prepare() -> Run:
             own = call.map(lambda t: t.detach().requires_grad_(t.is_floating_point()))
             leaves = _floats(own)
             outputs = _differentiable(function(*own.args, **own.kwargs))
@@ -119,15 +122,6 @@ def backward(op: Op, call: Sample) -> list[Contender]:
         differentiated(OURS, KERNEL, op.public),
         *(differentiated(name, PEER, peer) for name, peer in op.peers().items()),
     ]
-
-
-def session(model: Any, kernels: str, threads: int) -> onnxruntime.InferenceSession:
-    """Opens a session whose threads do not spin between runs, to leave the others alone."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return custom_ops.onnx.session(model, kernels=kernels, sess_options=options)
 
 
 def _floats(call: Sample) -> list[torch.Tensor]:
