@@ -16,7 +16,15 @@ import torch
 import custom_ops
 from custom_ops._bench import selection
 from custom_ops._bench.checking import ELEMENTS, NEARLY_ALL, NORM, Differs, difference
-from custom_ops._bench.contenders import KERNEL, ONNXRUNTIME, PEER, TORCH, VARIANT, Contender
+from custom_ops._bench.contenders import (
+    KERNEL,
+    ONNXRUNTIME,
+    OURS,
+    PEER,
+    TORCH,
+    VARIANT,
+    Contender,
+)
 from custom_ops._bench.plot import draw
 from custom_ops._bench.results import Record, Refused, Report, read
 from custom_ops._bench.runner import Contest, Settings, compete, contest
@@ -404,8 +412,8 @@ def test_report_script(report: Report, tmp_path: Path, capsys: pytest.CaptureFix
     from script import run as run_script
 
     report.write(tmp_path / "report.json")
-    rows = [{"op": "fake", "case": "a", "threads": 2, "contender": "x"}]
-    content = {"facts": report.facts, "memory": [{**rows[0], "mebibytes": 1.5, "reason": ""}]}
+    rows = [{"op": "fake", "case": "a", "direction": "forward", "threads": 2}]
+    content = {"facts": report.facts, "memory": [{**rows[0], "contender": "x", "mebibytes": 1.5}]}
     (tmp_path / "memory.json").write_text(json.dumps(content))
     files = [str(tmp_path / name) for name in ("report.json", "memory.json")]
     assert run_script(script.main, files) == 0
@@ -423,11 +431,15 @@ def test_report_script(report: Report, tmp_path: Path, capsys: pytest.CaptureFix
 def test_memory_script() -> None:
     import memory
 
-    mebibytes, reason = memory.in_child("mul_add", "1000000-elements", "torch ops", 1)
-    assert reason == ""
-    assert mebibytes is not None
-    assert mebibytes > 2.0  # the product alpha * a, of 4 MB
-    assert memory.in_child("mul_add", "4-elements", "nobody", 1)[0] is None
+    row = memory.Row("mul_add", "1000000-elements", "forward", 1, "torch ops")
+    found = memory.in_child(row)
+    assert found.reason == ""
+    assert found.mebibytes > 2.0  # the product alpha * a, of 4 MB
+    back = memory.in_child(dataclasses.replace(row, direction="forward+backward"))
+    assert back.mebibytes is None  # the composition gives no gradients there
+    ours = dataclasses.replace(row, direction="forward+backward", contender=OURS)
+    assert memory.in_child(ours).mebibytes < 4.0 + 1.0  # the gradient of a is counted as an output
+    assert memory.in_child(dataclasses.replace(row, contender="nobody")).mebibytes is None
 
 
 @pytest.mark.usefixtures("scripts", "quiet")
