@@ -14,6 +14,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from custom_ops._errors import UnreadableModel
+
 FAILED, WRONG_USAGE = 1, 2
 _WIDTH = 120  # of tables that go to a file or a pipe
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -140,6 +142,8 @@ def _explained(error: Exception) -> tuple[int, str]:
         command = context.command_path if context is not None else "custom-ops"
         text = " ".join(error.format_message().split()).removesuffix(".")
         return WRONG_USAGE, f"{command}: {text}; see {command} --help"
+    if isinstance(error, UnreadableModel):
+        return WRONG_USAGE, " ".join(str(error).split())
     if isinstance(error, (ValueError, FileNotFoundError)):  # of ours, with the remedy
         return FAILED, " ".join(str(error).split())
     return FAILED, f"{type(error).__name__}: {first_line(error)}; see where with --traceback"

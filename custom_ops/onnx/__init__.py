@@ -1,5 +1,7 @@
 """From torch to a running ONNX model: export, lowering, verification, sessions."""
 
+from custom_ops._errors import UnreadableModel
+from custom_ops.onnx._doctor import Finding, Report, Severity, doctor
 from custom_ops.onnx._export import export
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._session import session
@@ -10,8 +12,13 @@ from custom_ops.ops._symbolic import lowering
 
 __all__ = [
     "RELEASES",
+    "Finding",
+    "Report",
+    "Severity",
     "Target",
+    "UnreadableModel",
     "Verification",
+    "doctor",
     "embed",
     "export",
     "lower",

@@ -7,8 +7,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
 
 from custom_ops.onnx import _nodes
-from custom_ops.onnx._model import ModelLike, open_model
+from custom_ops.onnx._model import open_model
 from custom_ops.onnx._nodes import our_nodes
+from custom_ops.onnx._reading import ModelLike
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.ops._body import DOMAIN

@@ -6,31 +6,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
-import onnx
 import onnx_ir as ir
 
-ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+from custom_ops.onnx._reading import ModelLike, read
 
 # A protobuf message ends at 2 GB; weights beyond that go to a file of their own.
 LARGEST_FILE = 2_000_000_000
 
 
 def open_model(model: ModelLike) -> ir.Model:
-    """Returns a model as a graph of onnx-ir; the caller's object is left as it is."""
+    """Returns a model as a graph of onnx-ir; the caller's object is left as it is.
+
+    Raises:
+        UnreadableModel: It is none, or its external data must not be read.
+    """
     if isinstance(model, ir.Model):
         return model.clone()
-    if isinstance(model, onnx.ModelProto):
-        return ir.serde.deserialize_model(model)
-    if isinstance(model, bytes):
-        return ir.serde.deserialize_model(onnx.load_from_string(model))
-    path = Path(model)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"model: path must be an ONNX file, got {str(path)!r}; export the model first"
-        )
-    loaded = ir.load(path)
+    loaded = read(model).graph()
     ir.external_data.load_to_model(loaded)
     return loaded
 

@@ -22,8 +22,9 @@ from onnxruntime_extensions import PyCustomOpDef, onnx_op
 
 from custom_ops import _library
 from custom_ops import numpy as numpy_functions
-from custom_ops.onnx._model import ModelLike, open_model
+from custom_ops.onnx._model import open_model
 from custom_ops.onnx._nodes import infer_dtypes, inline_callers, our_nodes
+from custom_ops.onnx._reading import ModelLike
 from custom_ops.ops._body import DOMAIN
 from custom_ops.ops._registry import Op, ops
 

@@ -7,7 +7,8 @@ from typing import Any
 import onnxruntime
 
 from custom_ops import _library
-from custom_ops.onnx._model import ModelLike, session_input
+from custom_ops.onnx._model import session_input
+from custom_ops.onnx._reading import ModelLike
 
 KERNELS = ("native", "python", "none")
 

@@ -47,6 +47,9 @@ class Target:
     opset: int
     ir_version: int
 
+    def __str__(self) -> str:
+        return f"onnxruntime=={self.release}"
+
     @property
     def takes_omitted_inputs(self) -> bool:
         """Whether a custom node may leave out an input before one that is given."""

@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from custom_ops.onnx._inputs import Call, input_names
-from custom_ops.onnx._model import ModelLike
+from custom_ops.onnx._reading import ModelLike
 from custom_ops.onnx._session import session
 from custom_ops.ops._samples import TOLERANCES, Tolerance
 

@@ -1,0 +1,84 @@
+"""What the rules look at: a model, the release that is to run it, and what is known of both."""
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from custom_ops.onnx import _guarded, _walk
+from custom_ops.onnx._reading import Document
+from custom_ops.onnx._targets import Target
+
+
+@dataclass(frozen=True)
+class Located:
+    """A node, and where it stands.
+
+    Attributes:
+        node: The node.
+        scope: The graph or function that has it.
+        function: The function around it, if any.
+    """
+
+    node: onnx.NodeProto
+    scope: _walk.Scope
+    function: onnx.FunctionProto | None
+
+    @property
+    def name(self) -> str:
+        """What to call the node: its name, else its first output, else its op."""
+        outputs = [name for name in self.node.output if name]
+        return self.node.name or (outputs[0] if outputs else self.node.op_type)
+
+
+class Subject:
+    """A model under examination.
+
+    Args:
+        document: The model.
+        target: The release that is to run it.
+        libraries: Paths of libraries of custom ops that the session will register.
+    """
+
+    def __init__(
+        self, document: Document, target: Target, libraries: Sequence[str | os.PathLike[str]] = ()
+    ) -> None:
+        self.document = document
+        self.model = document.proto
+        self.target = target
+        self.libraries = [Path(library) for library in libraries]
+
+    @functools.cached_property
+    def opsets(self) -> dict[str, int]:
+        """The versions by domain that the model imports; of a domain imported twice the last."""
+        return {_walk.domain(each.domain): each.version for each in self.model.opset_import}
+
+    def opset(self, domain: str, function: onnx.FunctionProto | None = None) -> int | None:
+        """Returns the version of a domain that counts in the model or in a function of it."""
+        imports = self.model.opset_import if function is None else function.opset_import
+        found = (each.version for each in imports if _walk.domain(each.domain) == domain)
+        return next(found, None)
+
+    @functools.cached_property
+    def functions(self) -> dict[_guarded.FunctionKey, onnx.FunctionProto]:
+        """The functions of the model by what nodes call."""
+        return _guarded.functions(self.model)
+
+    def nodes(self) -> Iterator[Located]:
+        """Yields every node: of the graph, of functions, and of the subgraphs of both."""
+        for scope in _walk.within(self.model.graph):
+            yield from (Located(node, scope, None) for node in scope.node)
+        for function in self.model.functions:
+            for scope in _walk.within(function):
+                yield from (Located(node, scope, function) for node in scope.node)
+
+    @functools.cached_property
+    def inferred(self) -> onnx.ModelProto | _guarded.Refused:
+        """The model with all types and shapes that onnx infers, or why there is none."""
+        try:
+            return _guarded.infer_shapes(self.model)
+        except _guarded.Refused as refused:
+            return refused

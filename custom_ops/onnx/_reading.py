@@ -1,0 +1,96 @@
+"""Reads a model as it is written, without its external data, and refuses what is none."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from custom_ops._errors import UnreadableModel
+from custom_ops.onnx import _external
+
+ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+
+@dataclass(frozen=True)
+class Document:
+    """A model as it was given.
+
+    Attributes:
+        proto: The message; data in other files is not loaded.
+        path: Its file; None where it came as a message.
+    """
+
+    proto: onnx.ModelProto
+    path: Path | None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where external data lies."""
+        return self.path.parent if self.path is not None else None
+
+    @property
+    def name(self) -> str:
+        """What to call the model in a sentence."""
+        return str(self.path) if self.path is not None else self.proto.graph.name or "the model"
+
+    def graph(self) -> ir.Model:
+        """Returns a graph of onnx-ir of its own; external data stays in its file until it is used.
+
+        Raises:
+            UnreadableModel: External data is missing or lies outside the folder, or the graph is
+                broken.
+        """
+        for fault in _external.faults(self.proto, self.folder):
+            raise UnreadableModel(f"{self.name}: {fault}")
+        try:
+            model = ir.serde.deserialize_model(self.proto)
+        except Exception as error:  # of a broken graph, which onnx-ir does not check first
+            raise UnreadableModel(
+                f"model: the graph must be valid, got {self.name}: {error or type(error).__name__}"
+                "; see `custom-ops doctor`"
+            ) from error
+        if self.folder is not None:
+            ir.external_data.set_base_dir(model.graph, self.folder)
+        return model
+
+
+def read(model: ModelLike) -> Document:
+    """Reads a model.
+
+    Args:
+        model: Path of a file (binary, or text by its suffix, as `onnx.load` takes it), bytes,
+            ModelProto or onnx-ir model; left as it is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadableModel: The content is no model.
+    """
+    if isinstance(model, ir.Model):
+        return Document(ir.to_proto(model), None)
+    if isinstance(model, onnx.ModelProto):
+        return Document(model, None)
+    path = None if isinstance(model, bytes) else Path(model)
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(
+            f"model: path must be an ONNX file, got {str(path)!r}; export the model first"
+        )
+    what = str(path) if path is not None else "bytes"
+    try:
+        if isinstance(model, bytes):
+            proto = onnx.load_from_string(model)
+        else:
+            proto = onnx.load(os.fspath(model), load_external_data=False)
+    except Exception as error:  # the parsers of binary, JSON and text share no class
+        raise _refusal(what, f"what does not parse ({type(error).__name__})") from error
+    if not proto.HasField("graph"):  # as of an empty file, which parses
+        raise _refusal(what, "one without a graph")
+    return Document(proto, path)
+
+
+def _refusal(what: str, got: str) -> UnreadableModel:
+    return UnreadableModel(
+        f"model: {what} must hold an ONNX model, got {got}; export or download it again"
+    )

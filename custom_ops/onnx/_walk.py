@@ -1,0 +1,60 @@
+"""Walks through every graph, node and tensor of a model as it is written, however broken it is."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import onnx
+
+# What holds nodes: a graph, the body of an If, Loop or Scan, or a function.
+Scope: TypeAlias = onnx.GraphProto | onnx.FunctionProto
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yields the graphs that a node has as attributes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def within(scope: Scope) -> Iterator[Scope]:
+    """Yields a scope and all graphs inside it."""
+    waiting: list[Scope] = [scope]
+    while waiting:
+        current = waiting.pop()
+        yield current
+        for node in current.node:
+            waiting.extend(subgraphs(node))
+
+
+def scopes(model: onnx.ModelProto) -> Iterator[Scope]:
+    """Yields the main graph, the functions, and all graphs inside them."""
+    yield from within(model.graph)
+    for function in model.functions:
+        yield from within(function)
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yields every tensor that a model holds: initializers, sparse ones, and attributes."""
+    for scope in scopes(model):
+        if isinstance(scope, onnx.GraphProto):
+            yield from scope.initializer
+            for sparse in scope.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in scope.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                given = list(attribute.sparse_tensors)
+                if attribute.HasField("sparse_tensor"):
+                    given.append(attribute.sparse_tensor)
+                for sparse in given:
+                    yield from (sparse.values, sparse.indices)
+
+
+def domain(name: str) -> str:
+    """Returns a domain by its usual name: "ai.onnx" is ""."""
+    return "" if name in DEFAULT_DOMAINS else name
