@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from custom_ops import __version__
-from custom_ops._cli import bench, demo, export, info, run, verify
+from custom_ops._cli import bench, demo, doctor, export, info, run, verify
 from custom_ops._cli.output import finish
 
 _EXIT_CODES = (
@@ -21,7 +21,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (demo.demo, export.export, run.run, verify.verify, bench.bench, info.info):
+for command in (
+    demo.demo,
+    export.export,
+    run.run,
+    verify.verify,
+    doctor.doctor,
+    bench.bench,
+    info.info,
+):
     app.command(epilog=_EXIT_CODES)(command)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from custom_ops.onnx._doctor import rules
 from custom_ops.onnx._doctor.findings import Report, Severity
 from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._doctor.trial import trial
 from custom_ops.onnx._reading import ModelLike, read
 from custom_ops.onnx._targets import target as find_target
 
@@ -16,15 +17,19 @@ def doctor(
     model: ModelLike,
     target: str | None = None,
     libraries: Sequence[str | os.PathLike[str]] = (),
+    *,
+    run: bool = False,
 ) -> Report:
     """Examines a model: what will a release of ONNX Runtime refuse, and what is a trap?
 
-    No session is opened, and no data of the model's weights in other files is loaded.
+    No session is opened unless asked for, and weights in other files are read piece by piece.
 
     Args:
         model: Path or ModelProto.
         target: The release, as "onnxruntime==1.20"; the one installed if left out.
         libraries: Libraries of custom ops that the session will register.
+        run: Whether to open a session too, in a process of its own, where the target is installed;
+            what it says is a finding.
 
     Returns:
         The report, which is true where there is no error.
@@ -48,5 +53,7 @@ def doctor(
     chosen = find_target(target)
     subject = Subject(document, chosen, libraries)
     findings = [finding for rule in rules.ALL for finding in rule(subject)]
+    if run:
+        findings += trial(subject, {finding.code for finding in findings})
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))  # stable
     return Report(document.name, str(chosen), tuple(findings))
