@@ -1,9 +1,19 @@
 """The doctor: each rule on a model with the fault and on one without."""
 
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
 import onnx
 import pytest
 
 import custom_ops.onnx
+from custom_ops.cli import execute
+from custom_ops.onnx._doctor import trial
+from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._reading import read
 
 
 def parsed(body: str, ir_version: int = 9, imports: str = '"": 18') -> onnx.ModelProto:
@@ -45,3 +55,87 @@ def test_domain_import() -> None:
     del model.opset_import[:]
     model.opset_import.add(domain="other", version=1)
     assert ("error", "domain-import") in codes(model)
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = execute(("doctor", *arguments))
+    return code, out.getvalue(), err.getvalue().strip().splitlines()[-1]
+
+
+def test_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(parsed("y = Relu(x)"), path)
+    assert call(str(path))[:2] == (0, f"{path} for {custom_ops.onnx.target()}: nothing\n")
+    onnx.save(parsed("y = Relu(x)", 12), path)
+    code, out, _ = call(str(path), "--target", "onnxruntime==1.20")
+    assert code == 1
+    for word in ("ir-version", "3 to 10", "set_ir_version(model, 10)", "(fixable)"):
+        assert word in out.replace("\n", " ")
+    code, out, _ = call(str(path), "--target", "onnxruntime==1.20", "--json")
+    assert code == 1
+    assert json.loads(out) == custom_ops.onnx.doctor(path, "onnxruntime==1.20").as_dict()
+
+
+def test_the_command_on_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"junk")
+    code, out, sentence = call(str(tmp_path / "m.onnx"))
+    assert (code, out) == (2, "")
+    assert "must hold an ONNX model" in sentence
+    onnx.save(parsed("y = Relu(x)"), tmp_path / "m.onnx")
+    code, out, sentence = call(str(tmp_path / "m.onnx"), "--target", "other==1")
+    assert (code, out) == (2, "")
+    assert sentence.startswith("target: name must be a release like 'onnxruntime==1.20'")
+
+
+def sessions(model: onnx.ModelProto | Path, **options: Any) -> list[tuple[str, str]]:
+    report = custom_ops.onnx.doctor(model, run=True, **options)
+    return [(str(f.severity), str(f)) for f in report.findings if f.code == "session"]
+
+
+def test_a_session_is_opened_where_asked(tmp_path: Path) -> None:
+    assert sessions(parsed("y = Relu(x)")) == []
+    unknown = parsed("y = mine.Op(x)", imports='"": 18, "mine": 1')
+    ((severity, text),) = sessions(unknown)
+    assert severity == "error"
+    assert "mine:Op(-1) is not a registered function/op; register the library" in text
+    onnx.save(unknown, tmp_path / "m.onnxtxt")  # which onnxruntime does not read itself
+    assert sessions(tmp_path / "m.onnxtxt") == [(severity, text)]
+    ours = parsed("y = custom_ops.MulAdd(x, x)", imports='"": 18, "custom_ops": 1')
+    assert "not a registered" in sessions(ours)[0][1]
+    assert sessions(ours, libraries=[custom_ops.get_library_path()]) == []
+    ((severity, text),) = sessions(ours, libraries=[tmp_path / "none.so"])
+    assert severity == "error"
+    assert "none.so: the library must register" in text
+
+
+def test_a_session_is_opened_in_the_installed_release_alone() -> None:
+    ((severity, text),) = sessions(parsed("y = Relu(x)"), target="onnxruntime==1.17")
+    assert severity == "note"
+    assert "onnxruntime==1.17 must be installed to open a session" in text
+
+
+def test_a_session_that_hangs_or_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    monkeypatch.setattr(trial, "_CHILD", child)
+    child.write_text("import time; time.sleep(60)")
+    subject = Subject(read(parsed("y = Relu(x)")), custom_ops.onnx.target())
+    (found,) = trial.trial(subject, set(), seconds=0.2)
+    assert "must open within 0.2 s, got no end" in found.sentence
+    child.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    (found,) = trial.trial(subject, set())
+    assert "an end of the process (-11)" in found.sentence
+    (found,) = trial.trial(subject, {"external-outside"})
+    assert str(found.severity) == "note"
+    assert "must be safe to open, got external-outside" in found.sentence
+
+
+def test_sentences_of_onnxruntime_are_shortened() -> None:
+    said = (
+        "[ONNXRuntimeError] : 1 : FAIL : Load model from /a/b.onnx failed:"
+        "/onnxruntime_src/onnxruntime/core/graph/model.cc:180 onnxruntime::Model::Model(const "
+        "onnxruntime::PathString&, bool) Unsupported model IR version: 12"
+    )
+    assert trial.shortened(said) == "Unsupported model IR version: 12"
+    assert len(trial.shortened("word " * 1000)) == 300

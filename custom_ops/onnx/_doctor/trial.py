@@ -21,10 +21,10 @@ _CHILD = Path(__file__).parents[1] / "_session_child.py"
 _LONGEST = 300  # characters of a sentence of onnxruntime
 # With these a session would read a file that it must not, or not end.
 UNSAFE = frozenset({_external.OUTSIDE, "recursion", "expansion"})
-_PREAMBLE = re.compile(
+_PREAMBLE = re.compile(  # code, file, line of the source, and signature or name of the function
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : "
     r"|Load model from \S+ failed:"
-    r"|(/\S+|[A-Z]:\\\S+|onnxruntime/\S+)\.(cc|h|cpp):\d+ [^\[]*?(?=[A-Z\[]|\w+ must|$)"
+    r"|\S+\.(?:cc|cpp|h):\d+ (?:[\w:<>~*& ]*::~?\w+\([^)]*\)(?: const)?|\w+) "
 )
 _REMEDIES = {
     "is not a registered function/op": "register the library that has the op, or give the model "
@@ -102,7 +102,9 @@ def _opened(subject: Subject, folder: Path, seconds: float) -> Iterator[Finding]
     remedy = next((r for symptom, r in _REMEDIES.items() if symptom in said), "")
     if stage == "session":
         rule = f"a session must open, got: {said}"
-        yield Finding(Severity.ERROR, "session", "", rule, remedy or "mend the other findings first")
+        yield Finding(
+            Severity.ERROR, "session", "", rule, remedy or "mend the other findings first"
+        )
     else:
         rule = f"the library must register in {subject.target}, got: {said}"
         remedy = remedy or "build the library for this release and this machine"
