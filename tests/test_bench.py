@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -440,6 +441,19 @@ def test_memory_script() -> None:
     ours = dataclasses.replace(row, direction="forward+backward", contender=OURS)
     assert memory.in_child(ours).mebibytes < 4.0 + 1.0  # the gradient of a is counted as an output
     assert memory.in_child(dataclasses.replace(row, contender="nobody")).mebibytes is None
+
+
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed")
+def test_hotspots_script() -> None:
+    import hotspots
+
+    try:
+        found = hotspots.shares("1x1-256@16", threads=1, back=False, seconds=0.5)
+    except hotspots.Failure as error:
+        pytest.skip(str(error))  # a container may forbid it
+    assert found["multiply_rows"] > 0.1
+    assert sum(found.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.usefixtures("scripts", "quiet")
