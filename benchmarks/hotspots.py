@@ -93,7 +93,8 @@ def main(
     found = {each: shares(each, threads, back, seconds) for each in case or _CASES}
     functions = dict.fromkeys(name for each in found.values() for name in each if name != "other")
     direction = BACKWARD if back else FORWARD
-    title = f"deform_conv2d, {direction}, float32, {threads} thread{'s' * (threads > 1)}: shares of the time"
+    with_threads = f"{threads} thread{'s' * (threads > 1)}"
+    title = f"deform_conv2d, {direction}, float32, {with_threads}: shares of the time"
     table = Table(title=title, title_justify="left")
     table.add_column("function")
     for each in found:
