@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from custom_ops import __version__
-from custom_ops._cli import bench, demo, doctor, export, info, run, verify
+from custom_ops._cli import bench, demo, doctor, export, extract, info, run, verify
 from custom_ops._cli.output import finish
 
 _EXIT_CODES = (
@@ -27,6 +27,7 @@ for command in (
     run.run,
     verify.verify,
     doctor.doctor,
+    extract.extract,
     bench.bench,
     info.info,
 ):

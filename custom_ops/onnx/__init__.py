@@ -3,6 +3,7 @@
 from custom_ops._errors import UnreadableModel
 from custom_ops.onnx._doctor import Finding, Report, Severity, doctor
 from custom_ops.onnx._export import export
+from custom_ops.onnx._extract import Extraction, extract
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
@@ -12,6 +13,7 @@ from custom_ops.ops._symbolic import lowering
 
 __all__ = [
     "RELEASES",
+    "Extraction",
     "Finding",
     "Report",
     "Severity",
@@ -21,6 +23,7 @@ __all__ = [
     "doctor",
     "embed",
     "export",
+    "extract",
     "lower",
     "lowering",
     "session",
