@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from script import show, start
 
-from custom_ops._bench.results import Entry, Record, read
+from custom_ops._bench.report import read
+from custom_ops._bench.results import Entry, Record
 from custom_ops._cli.output import Failure, end
 
 Key = tuple[str, str, str, str, int, str]

@@ -31,7 +31,8 @@ from custom_ops._bench.contenders import (
     VARIANT,
     Contender,
 )
-from custom_ops._bench.results import FORWARD, Report
+from custom_ops._bench.report import Report
+from custom_ops._bench.results import FORWARD
 from custom_ops._bench.runner import Contest, compete
 from custom_ops._bench.sessions import session_run
 from custom_ops._bench.table import shown

@@ -18,7 +18,7 @@ from rich.table import Table
 from script import start
 
 from custom_ops._bench import table as tables
-from custom_ops._bench.results import Report, read
+from custom_ops._bench.report import Report, read
 
 _WIDTH = 400  # nothing is folded
 

@@ -13,7 +13,7 @@ from script import show, start
 
 from custom_ops._bench import selection
 from custom_ops._bench.plot import draw
-from custom_ops._bench.results import Report
+from custom_ops._bench.report import Report
 from custom_ops._bench.runner import measure_all
 from custom_ops._bench.table import shown
 from custom_ops._cli.bench import DTYPES, Backward, Cases, Dtype, Noisy, Ops, Quick, Threads, select

@@ -27,7 +27,8 @@ from custom_ops._bench.contenders import (
     Contender,
 )
 from custom_ops._bench.plot import draw
-from custom_ops._bench.results import Record, Refused, Report, read
+from custom_ops._bench.report import Report, read
+from custom_ops._bench.results import Record, Refused
 from custom_ops._bench.runner import Contest, Settings, compete, contest
 from custom_ops._bench.sessions import session_run
 from custom_ops._bench.summary import summarise

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from custom_ops._bench.results import Record, Report
+from custom_ops._bench.report import Report
+from custom_ops._bench.results import Record
 
 
 def pyplot() -> Any:

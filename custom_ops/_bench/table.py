@@ -4,7 +4,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from custom_ops._bench.results import Entry, Record, Report
+from custom_ops._bench.report import Report
+from custom_ops._bench.results import Entry, Record
 from custom_ops._bench.summary import RATIOS, Summary, summarise
 from custom_ops._bench.timing import Timing
 

@@ -54,7 +54,7 @@ def bench(
     chosen("--dtype", dtype, DTYPES)
     with progress("Loading torch and ONNX Runtime") as report:
         from custom_ops._bench import selection
-        from custom_ops._bench.results import Report
+        from custom_ops._bench.report import Report
         from custom_ops._bench.runner import measure_all
         from custom_ops._bench.table import shown
 
