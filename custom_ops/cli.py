@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from custom_ops import __version__
-from custom_ops._cli import bench, demo, doctor, export, extract, info, run, verify
+from custom_ops._cli import bench, demo, doctor, export, extract, info, inspect, run, verify
 from custom_ops._cli.output import finish
 
 _EXIT_CODES = (
@@ -26,6 +26,7 @@ for command in (
     export.export,
     run.run,
     verify.verify,
+    inspect.inspect,
     doctor.doctor,
     extract.extract,
     bench.bench,

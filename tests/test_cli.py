@@ -24,7 +24,7 @@ from custom_ops.onnx._lowering import LOWERINGS
 from custom_ops.onnx._session import KERNELS
 from custom_ops.ops._registry import ops as registered
 
-COMMANDS = ("demo", "export", "run", "verify", "doctor", "extract", "bench", "info")
+COMMANDS = ("demo", "export", "run", "verify", "inspect", "doctor", "extract", "bench", "info")
 NETS = """
 import torch, custom_ops
 

@@ -4,6 +4,7 @@ from custom_ops._errors import UnreadableModel
 from custom_ops.onnx._doctor import Finding, Report, Severity, doctor
 from custom_ops.onnx._export import export
 from custom_ops.onnx._extract import Extraction, extract
+from custom_ops.onnx._inspect import Inspection, inspect
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
@@ -15,6 +16,7 @@ __all__ = [
     "RELEASES",
     "Extraction",
     "Finding",
+    "Inspection",
     "Report",
     "Severity",
     "Target",
@@ -24,6 +26,7 @@ __all__ = [
     "embed",
     "export",
     "extract",
+    "inspect",
     "lower",
     "lowering",
     "session",

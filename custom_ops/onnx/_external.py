@@ -68,7 +68,7 @@ def entries(model: onnx.ModelProto) -> Iterator[External]:
                 fields.get("location", ""),
                 _number(fields.get("offset")) or 0,
                 _number(fields.get("length")),
-                _bytes(tensor),
+                data_bytes(tensor),
             )
 
 
@@ -128,7 +128,8 @@ def _number(text: str | None) -> int | None:
         return -1  # no offset and no length, so refused
 
 
-def _bytes(tensor: onnx.TensorProto) -> int | None:
+def data_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Returns the bytes that shape and element type ask for; None where they do not tell."""
     try:
         bits = int(ir.DataType(tensor.data_type).bitwidth)
     except (TypeError, ValueError):  # text, and what is no element type

@@ -14,9 +14,14 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yields the graphs that a node has as attributes."""
     for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+        yield from subgraphs_of(attribute)
+
+
+def subgraphs_of(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
+    """Yields the graphs that are an attribute."""
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
 
 
 def within(scope: Scope) -> Iterator[Scope]:
