@@ -6,6 +6,15 @@ from custom_ops.onnx._export import export
 from custom_ops.onnx._extract import Extraction, extract
 from custom_ops.onnx._inspect import Inspection, inspect
 from custom_ops.onnx._lowering import embed, lower
+from custom_ops.onnx._mappings import (
+    Installation,
+    MappingRefused,
+    Registration,
+    Tensor,
+    install_mappings,
+    register_mapping,
+    remove_mapping,
+)
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
 from custom_ops.onnx._translation import translation_table
@@ -17,8 +26,12 @@ __all__ = [
     "Extraction",
     "Finding",
     "Inspection",
+    "Installation",
+    "MappingRefused",
+    "Registration",
     "Report",
     "Severity",
+    "Tensor",
     "Target",
     "UnreadableModel",
     "Verification",
@@ -27,8 +40,11 @@ __all__ = [
     "export",
     "extract",
     "inspect",
+    "install_mappings",
     "lower",
     "lowering",
+    "register_mapping",
+    "remove_mapping",
     "session",
     "target",
     "translation_table",

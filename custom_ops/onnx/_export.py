@@ -18,6 +18,7 @@ import custom_ops
 from custom_ops.onnx import _inputs
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._lowering import LOWERINGS, lower
+from custom_ops.onnx._mappings import install_mappings, refused_in
 from custom_ops.onnx._model import write, written_beside
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
@@ -195,12 +196,17 @@ def _by_dynamo(
                 input_names=input_names,
                 output_names=output_names,
                 dynamic_shapes=dynamic_shapes,
-                custom_translation_table=translation_table(),
+                custom_translation_table=translation_table(opset),
             )
         except ValueError as error:
             if "Target opset version" in str(error):  # where the only nodes are custom ones
                 raise _not_written(opset, "raised an error") from error
             raise
+        except Exception as error:
+            refusal = refused_in(error)
+            if refusal is None:
+                raise
+            raise refusal from error
     assert program is not None
     written = program.model.opset_imports[""]
     if written != opset:
@@ -228,7 +234,12 @@ def _by_torchscript(
     axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
     modes = torch.onnx.TrainingMode
     mode = modes.TRAINING if model.training else modes.EVAL
-    with tempfile.TemporaryDirectory() as folder, _tracing(model), _flat_forward(model, call):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _tracing(model),
+        _flat_forward(model, call),
+        install_mappings(),
+    ):
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,

@@ -10,6 +10,7 @@ from onnxscript import evaluator
 from onnxscript.values import Op as OnnxScriptOp
 from onnxscript.values import Opset
 
+from custom_ops.onnx._mappings import dynamo as _dynamo
 from custom_ops.onnx._nodes import dtype_name
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, ops
@@ -19,12 +20,17 @@ from custom_ops.ops._symbolic import current_lowering
 _WRITTEN_OPSET = 18
 
 
-def translation_table() -> dict[Any, Callable[..., Any]]:
+def translation_table(opset_version: int | None = None) -> dict[Any, Callable[..., Any]]:
     """Returns what ``torch.onnx.export(..., custom_translation_table=)`` takes.
 
     It maps ``torch.ops.custom_ops.*`` and, where torchvision is imported,
     ``torchvision::deform_conv2d``. The exporter inlines the bodies of the ops; inside
     ``with custom_ops.onnx.lowering("custom")`` it writes the nodes of the domain custom_ops.
+    Registered mappings and those of the pack are in it too.
+
+    Args:
+        opset_version: That of the export. It matters below 18, which the exporter takes for 18:
+            with it mappings use, and are refused by, the opset that the file gets.
 
     Example:
         >>> import torch, custom_ops
@@ -42,7 +48,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             overload = _overload(name)
             if overload is not None:
                 table[overload] = _translation(op, mapping)
-    return table
+    return _dynamo.table(opset_version, table)
 
 
 def _overload(name: str) -> Any:

@@ -55,7 +55,8 @@ def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any])
         elif node.op_type == "Shape" and keywords:
             outputs = _part_of_shape(g, inputs[0], **keywords)
         else:
-            outputs = g.op(node.op_type, *inputs, **keywords, outputs=len(node.output))
+            name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            outputs = g.op(name, *inputs, **keywords, outputs=len(node.output))
         listed = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         values.update(zip(node.output, listed, strict=True))
 

@@ -1,0 +1,274 @@
+"""Mappings under the TorchScript exporter: symbolic functions that look them up."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from custom_ops.onnx._mappings import calling, registry, schema
+from custom_ops.onnx._mappings.refusal import MappingRefused
+from custom_ops.onnx._mappings.tensor import Tensor
+from custom_ops.ops import _replay
+
+_depth = 0
+# By op: the opsets at which our symbolic function is, with what a user had put there before.
+_installed: dict[str, dict[int, Callable[..., Any] | None]] = {}
+
+
+class Installation:
+    """What `install_mappings` did; `uninstall` or the end of a block undoes it."""
+
+    def __init__(self) -> None:
+        self._active = True
+
+    def uninstall(self) -> None:
+        """Gives plain TorchScript export back what it had."""
+        global _depth
+        if self._active:
+            self._active = False
+            _depth -= 1
+            _synchronise()
+
+    def __enter__(self) -> "Installation":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.uninstall()
+
+
+def install_mappings() -> Installation:
+    """Gives all mappings, registered ones and the pack, to plain TorchScript export.
+
+    Those that are registered later count too. `custom_ops.onnx.export` does this itself.
+
+    Returns:
+        What undoes it, by `uninstall` or as a context manager.
+
+    Example:
+        >>> import io, torch, custom_ops
+        >>> class Softplus(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return torch.nn.functional.softplus(x, beta=2.0)
+        >>> with custom_ops.onnx.install_mappings():
+        ...     torch.onnx.export(Softplus(), (torch.ones(2),), io.BytesIO(), dynamo=False)
+    """
+    global _depth
+    _depth += 1
+    _synchronise()
+    return Installation()
+
+
+def _synchronise() -> None:
+    """Registers our symbolic function for each op that has a mapping, and for no other."""
+    wanted = registry.names("torchscript") if _depth else set()
+    for op in sorted(wanted - _installed.keys()):
+        _install(op)
+    for op in sorted(_installed.keys() - wanted):
+        _uninstall(op)
+
+
+registry.when_changed(_synchronise)
+
+
+def _install(op: str) -> None:
+    group = _group(op)
+    functions = group._functions if group is not None else None
+    opsets = {1, *(functions if functions is not None else ())}
+    before = {
+        opset: functions[opset] if functions is not None and functions.overridden(opset) else None
+        for opset in opsets
+    }
+    if any(before.values()) and all(m.is_of_pack for m in _mappings_of(op)):
+        return  # the pack gives way to what the user has told the exporter
+    _installed[op] = before
+
+    def symbolic(g: Any, *args: Any, **kwargs: Any) -> Any:
+        return _call(op, g, args, kwargs)
+
+    for opset in sorted(opsets):
+        torch.onnx.register_custom_op_symbolic(op, symbolic, opset)
+
+
+def _uninstall(op: str) -> None:
+    for opset, before in _installed.pop(op).items():
+        torch.onnx.unregister_custom_op_symbolic(op, opset)
+        if before is not None:
+            torch.onnx.register_custom_op_symbolic(op, before, opset)
+    if not _group(op)._functions:  # the exporter fails on an op that it knows in no opset
+        del _symbolics()._registry[op]
+
+
+def _mappings_of(op: str) -> list[registry.Mapping]:
+    return [m for m in registry._mappings if m.op == op and "torchscript" in m.exporters]
+
+
+def _group(op: str) -> Any:
+    return _symbolics().get_function_group(op)
+
+
+@functools.cache
+def _symbolics() -> Any:
+    """Returns the exporter's symbolic functions, which else it loads at the first export."""
+    from torch.onnx._internal import torchscript_exporter
+
+    for module in pkgutil.iter_modules(torchscript_exporter.__path__):
+        if module.name.startswith("symbolic_opset"):
+            importlib.import_module(f"{torchscript_exporter.__name__}.{module.name}")
+    return torchscript_exporter.registration.registry
+
+
+def _call(op: str, g: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found = _schema(op, g)
+    mapping = registry.find(op, found.overload_name or "default", "torchscript")
+    written = None
+    if mapping is not None:
+        graph = _Inputs()
+        values = [
+            schema.plain(argument, graph.plain(argument, value), _dtype)
+            for argument, value in zip(found.arguments, args, strict=True)
+        ]
+        written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
+    if written is None:
+        return _own(op, g.opset)(g, *args, **kwargs)
+    return _replayed(g, *written, graph)
+
+
+def _schema(op: str, g: Any) -> Any:
+    """Returns the schema of the call; the exporter knows which overload it is."""
+    try:
+        return torch._C.parse_schema(g.original_node.schema())
+    except RuntimeError:
+        first = next(iter(schema.overloads(op)), None)
+        if first is None:
+            raise MappingRefused(f"{op}: the op must be registered in torch, got none") from None
+        return first._schema
+
+
+def _own(op: str, opset: int) -> Callable[..., Any]:
+    """Returns what is there without us: a user's function, else that of the exporter."""
+    functions = _group(op)._functions
+    kept = _installed[op]
+    for version in sorted({*functions._base, *kept}, reverse=True):
+        if version <= opset:
+            function = kept.get(version) or functions._base.get(version)
+            if function is not None:
+                return function
+    raise MappingRefused(
+        f"{op}: a mapping must not leave the call to the TorchScript exporter, which has none; "
+        "export with dynamo=True, or map every call"
+    )
+
+
+def _dtype(code: int) -> ir.DataType:
+    """Returns the element type that TorchScript means by a number."""
+    from torch.onnx._internal.torchscript_exporter._type_utils import JitScalarType
+
+    return ir.DataType(JitScalarType(code).onnx_type().value)
+
+
+class _Inputs:
+    """The inputs of a call: values of the exporter's graph, and their counterparts in ours."""
+
+    def __init__(self) -> None:
+        self.theirs: list[Any] = []
+        self.ours: list[ir.Value] = []
+
+    def plain(self, argument: Any, value: Any) -> Any:
+        """Returns an argument with tensors as mappings know them, constants as Python values."""
+        kind = str(argument.real_type)
+        if not isinstance(value, torch.Value):
+            return [self.plain(argument, v) for v in value] if isinstance(value, list) else value
+        node = value.node()
+        if node.kind() == "prim::ListConstruct":
+            element = "Tensor" if "Tensor" in kind else "number"
+            return [self._one(element, each) for each in node.inputs()]
+        return self._one(kind, value)
+
+    def _one(self, kind: str, value: Any) -> Any:
+        constant = _constant(value)
+        if constant is None and value.node().mustBeNone():
+            return None
+        if isinstance(constant, torch.Tensor):
+            # A Python number is a constant without dimensions here; dynamo says it as a number.
+            is_number = constant.dim() == 0 and value.node().kind() == "onnx::Constant"
+            if "Tensor" not in kind or is_number:
+                return constant.tolist()
+        elif constant is not None:
+            return constant
+        if any(value is each for each in self.theirs):
+            index = next(i for i, each in enumerate(self.theirs) if value is each)
+        else:
+            index = len(self.theirs)
+            self.theirs.append(value)
+            self.ours.append(_typed(value, f"input_{index}"))
+        return Tensor(self.ours[index])
+
+
+def _constant(value: Any) -> Any:
+    """Returns what a constant of the exporter's graph is; None of what is computed."""
+    node = value.node()
+    if node.kind() == "prim::Constant":
+        return value.toIValue()
+    if node.kind() == "onnx::Constant":
+        return getattr(node, node.kindOf("value"))("value")
+    return None
+
+
+def _typed(value: Any, name: str) -> ir.Value:
+    kind = value.type()
+    if kind.kind() != "TensorType" or kind.dtype() is None:
+        return ir.Value(name=name)
+    from torch.onnx._internal.torchscript_exporter._type_utils import JitScalarType
+
+    dtype = ir.DataType(JitScalarType.from_dtype(kind.dtype()).onnx_type().value)
+    rank = kind.dim()  # not the traced sizes: they may be dynamic
+    shape = None if rank is None else ir.Shape([None] * rank)
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
+
+
+def _replayed(g: Any, op: Any, outputs: list[ir.Value], given: _Inputs) -> Any:
+    """Writes the nodes of a mapping into the exporter's graph."""
+    from torch.onnx._internal.torchscript_exporter import registration
+
+    for (domain, name), proto in op.functions.items():
+        registration.custom_onnx_symbolic(f"{domain}::{name}", 1)(_Body(proto))
+    graph = ir.Graph(given.ours, outputs, nodes=op.nodes, name="mapping")
+    proto = ir.serde.serialize_graph(graph)
+    function = onnx.FunctionProto(name="mapping")
+    function.input.extend(each.name for each in proto.input)
+    function.output.extend(each.name for each in proto.output)
+    function.node.extend(proto.node)
+    results = _replay.replay(g, function, given.theirs, {})
+    listed = results if isinstance(results, (list, tuple)) else [results]
+    for result, original in zip(listed, g.original_node.outputs(), strict=False):
+        kind = original.type()
+        rank = kind.dim() if kind.kind() == "TensorType" else None
+        if rank is not None:
+            result.setType(kind.with_sizes([None] * rank))
+    return results
+
+
+class _Body:
+    """The body of a custom node, in the form in which the exporter attaches it."""
+
+    def __init__(self, proto: onnx.FunctionProto) -> None:
+        self._proto = proto
+
+    def to_function_proto(self) -> onnx.FunctionProto:
+        """Returns the function that the model gets."""
+        return self._proto
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Is never called: the exporter looks it up by the name of the node."""
+        raise NotImplementedError
