@@ -131,6 +131,12 @@ def test_every_page_is_in_the_index() -> None:
     assert listed >= {page.name for page in PAGES if page.name != "README.md"}
 
 
+def test_every_example_is_run_by_a_page() -> None:
+    code = "".join(block.code for page in RUN for block in blocks(page) if block.language == "sh")
+    run_ones = set(re.findall(r"^python (examples/\S+)", code, re.MULTILINE))
+    assert run_ones == {f"examples/{file.name}" for file in (ROOT / "examples").glob("*.py")}
+
+
 @pytest.mark.parametrize(
     "text",
     [
