@@ -62,14 +62,19 @@ def entries(model: onnx.ModelProto) -> Iterator[External]:
     """Yields where each tensor with external data has it."""
     for tensor in _walk.tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            fields = {entry.key: entry.value for entry in tensor.external_data}
-            yield External(
-                tensor.name,
-                fields.get("location", ""),
-                _number(fields.get("offset")) or 0,
-                _number(fields.get("length")),
-                data_bytes(tensor),
-            )
+            yield entry(tensor)
+
+
+def entry(tensor: onnx.TensorProto) -> External:
+    """Returns where a tensor with external data has it."""
+    fields = {each.key: each.value for each in tensor.external_data}
+    return External(
+        tensor.name,
+        fields.get("location", ""),
+        _number(fields.get("offset")) or 0,
+        _number(fields.get("length")),
+        data_bytes(tensor),
+    )
 
 
 def faults(model: onnx.ModelProto, folder: Path | None) -> Iterator[Fault]:
@@ -79,8 +84,8 @@ def faults(model: onnx.ModelProto, folder: Path | None) -> Iterator[Fault]:
         model: The model.
         folder: Where its file is; None where the model came without one.
     """
-    for entry in entries(model):
-        fault = _fault(entry, folder)
+    for each in entries(model):
+        fault = _fault(each, folder)
         if fault is not None:
             yield fault
 

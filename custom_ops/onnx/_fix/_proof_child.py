@@ -1,0 +1,166 @@
+"""Runs two models in onnxruntime and compares them, in a process that may hang or crash.
+
+Run by its path, with the work as JSON in stdin; it imports little, so that it starts fast. What
+happened is written as lines of JSON, each when it happened.
+"""
+
+import ctypes
+import gc
+import json
+import math
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnxruntime
+
+
+def _say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def _session(path: str, libraries: list[str]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Optimizations round in their own ways; what is compared is what the models mean.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for library in libraries:
+        options.register_custom_ops_library(library)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _value(array: Any, kind: str, number: int) -> Any:
+    if array.dtype.kind == "U":
+        array = array.astype(object)
+    if kind == "tensor(bfloat16)" or kind.startswith("tensor(float8"):
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _result(value: Any) -> Any:
+    """Returns what a value holds; numbers that NumPy does not know as they are in memory."""
+    if value is None or not value.has_value():
+        return None
+    if not value.is_tensor():
+        return value.numpy() if value.is_sparse_tensor() else None
+    kind = value.data_type()
+    narrow = kind.startswith("tensor(float8")
+    if kind != "tensor(bfloat16)" and not narrow:
+        return value.numpy()
+    shape, bits = value.shape(), np.dtype(np.uint8 if narrow else np.uint16)
+    raw = ctypes.string_at(value.data_ptr(), bits.itemsize * math.prod(shape))
+    array = np.frombuffer(raw, bits).reshape(shape)
+    return array if narrow else array.view(ml_dtypes.bfloat16)
+
+
+def _run(session: Any, feed: list[Any], numbers: list[int]) -> list[Any]:
+    inputs = session.get_inputs()
+    if len(inputs) != len(feed):
+        raise ValueError(f"it has {len(inputs)} inputs, not {len(feed)}")
+    kinds = [each.type for each in (*inputs, *session.get_outputs())]
+    if all(kind.startswith("tensor(") for kind in kinds):
+        values = {
+            each.name: _value(array, each.type, number)
+            for each, array, number in zip(inputs, feed, numbers, strict=True)
+        }
+        return [_result(value) for value in session.run_with_ort_values(None, values)]
+    arrays = {each.name: array for each, array in zip(inputs, feed, strict=True)}
+    results: list[Any] = session.run(None, arrays)
+    return results
+
+
+def _difference(before: Any, after: Any, tolerances: dict[str, list[float]]) -> float | str:
+    """Returns the largest absolute difference, or what differs."""
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
+        if len(before) != len(after):
+            return f"has {len(after)} elements, not {len(before)}"
+        found = [_difference(a, b, tolerances) for a, b in zip(before, after, strict=True)]
+        return next((each for each in found if isinstance(each, str)), max(found, default=0.0))
+    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
+        return 0.0 if repr(before) == repr(after) else "differs"
+    if before.dtype != after.dtype or before.shape != after.shape:
+        return f"is {after.dtype}{list(after.shape)}, not {before.dtype}{list(before.shape)}"
+    if before.dtype.kind not in "fc" and before.dtype != ml_dtypes.bfloat16:
+        return 0.0 if bool(np.all(before == after)) else "differs"
+    atol, rtol = tolerances.get(before.dtype.name, [0.0, 0.0])
+    wide = np.complex128 if before.dtype.kind == "c" else np.float64
+    before, after = before.astype(wide), after.astype(wide)
+    finite = np.isfinite(before) & np.isfinite(after)
+    apart = np.abs(np.where(finite, before - after, 0.0))
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    scale = float(np.abs(before[finite]).max(initial=0.0))
+    allowed = atol + rtol * max(scale, 1.0)
+    largest = float(apart.max(initial=0.0))
+    return largest if bool(np.all(same | (finite & (apart <= allowed)))) else f"is off by {largest:.3g}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+
+
+def _feeds(path: str, count: int, inputs: int) -> list[list[Any]]:
+    with np.load(path) as file:
+        return [[file[f"{i}_{j}"] for j in range(inputs)] for i in range(count)]
+
+
+def _main() -> None:
+    work = json.load(sys.stdin)
+    numbers = work["element_types"]
+    feeds = _feeds(work["feeds"], work["count"], len(numbers))
+    expected: dict[int, list[Any]] = {}
+    try:
+        session = _session(work["before"], work["libraries"])
+    except Exception as error:
+        _say(before=_first_line(error))
+        session = None
+    error_text = ""
+    for i, feed in enumerate(feeds) if session is not None else ():
+        try:
+            outputs = _run(session, feed, numbers)
+            again = _run(session, feed, numbers)
+        except Exception as error:
+            error_text = error_text or _first_line(error)
+            continue
+        expected[i] = outputs
+        pairs = zip(outputs, again, strict=True)
+        if any(_difference(a, b, {}) != 0.0 for a, b in pairs):
+            _say(random=True)
+            return
+        if len(expected) == work["runs"]:
+            break
+    if session is not None:
+        _say(before="" if expected else error_text)
+    del session
+    gc.collect()
+    try:
+        session = _session(work["after"], work["libraries"])
+        if not expected:
+            error_text = ""
+            for feed in feeds:
+                try:
+                    _run(session, feed, numbers)
+                    error_text = ""
+                    break
+                except Exception as error:
+                    error_text = error_text or _first_line(error)
+            _say(after=error_text)
+            return
+        names = [each.name for each in session.get_outputs()]
+        for i, outputs in expected.items():
+            got = _run(session, feeds[i], numbers)
+            if len(got) != len(outputs):
+                _say(after="", run=i, differs=f"it has {len(got)} outputs, not {len(outputs)}")
+                return
+            found = [
+                _difference(a, b, work["tolerances"]) for a, b in zip(outputs, got, strict=True)
+            ]
+            texts = [f"output {n!r} {f}" for n, f in zip(names, found, strict=True) if isinstance(f, str)]
+            numbers_only = [each for each in found if not isinstance(each, str)]
+            _say(after="", run=i, differs="; ".join(texts), difference=max(numbers_only, default=0.0))
+    except Exception as error:
+        _say(after=_first_line(error))
+
+
+if __name__ == "__main__":
+    _main()

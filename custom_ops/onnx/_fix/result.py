@@ -1,0 +1,122 @@
+"""What `fix` has done to a model, and how far that is proven."""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from custom_ops.onnx._doctor import Finding, Severity
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that was done.
+
+    Attributes:
+        code: Code of the doctor's finding that it mends, or the name of the option that asked.
+        sentence: What was done.
+    """
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
+
+
+class Verdict(str, Enum):
+    """How a comparison of a model before and after ended.
+
+    EQUAL: Both ran, and gave the same. ONLY_AFTER: The original does not run here, the fixed model
+    does. NOT_COMPARED: Neither runs here, or nothing could be compared. SKIPPED: Not asked for.
+    """
+
+    EQUAL = "equal"
+    ONLY_AFTER = "only the fixed model runs"
+    NOT_COMPARED = "not compared"
+    SKIPPED = "skipped"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How the outputs before and after compare; true where both ran and gave the same.
+
+    Attributes:
+        verdict: How it ended.
+        note: Why it was not compared, or "".
+        sizes: The shapes of the random inputs that both ran on, one text for each run.
+        difference: The largest absolute difference of any output, with the optimizations of the
+            session off; None where nothing was compared.
+        release: The onnxruntime that ran them.
+    """
+
+    verdict: Verdict
+    note: str = ""
+    sizes: tuple[str, ...] = ()
+    difference: float | None = None
+    release: str = ""
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.EQUAL
+
+    def __str__(self) -> str:
+        if self.verdict is Verdict.EQUAL:
+            runs = "; ".join(self.sizes)
+            same = "bit for bit" if not self.difference else f"within {self.difference:.3g}"
+            return f"outputs equal {same} in onnxruntime {self.release} on {runs}"
+        return f"{self.verdict}: {self.note}" if self.note else str(self.verdict)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A fixed model; true where the target has nothing left to refuse.
+
+    Attributes:
+        model: The fixed model; data in other files is not loaded.
+        path: The file that was written, or None.
+        target: The release that it was fixed for, as "onnxruntime==1.32".
+        changes: What was done, in order.
+        proof: How the outputs before and after compare.
+        left: What the doctor still finds, the worst first.
+    """
+
+    model: onnx.ModelProto = field(repr=False)
+    path: Path | None
+    target: str
+    changes: tuple[Change, ...]
+    proof: Proof
+    left: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no error is left for the target."""
+        return all(finding.severity is not Severity.ERROR for finding in self.left)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        lines = [*map(str, self.changes)] or ["nothing to change"]
+        lines.append(f"proof: {self.proof}")
+        lines += [f"left: {finding}" for finding in self.left]
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns all but the model in the types of JSON."""
+        return {
+            "ok": self.ok,
+            "path": None if self.path is None else str(self.path),
+            "target": self.target,
+            "changes": [asdict(change) for change in self.changes],
+            "proof": {
+                **asdict(self.proof),
+                "verdict": str(self.proof.verdict),
+                "sizes": list(self.proof.sizes),
+            },
+            "left": [{**asdict(each), "severity": str(each.severity)} for each in self.left],
+        }
