@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from custom_ops import __version__
-from custom_ops._cli import bench, demo, doctor, export, extract, info, inspect, run, verify
+from custom_ops._cli import bench, demo, doctor, export, extract, fix, info, inspect, run, verify
 from custom_ops._cli.output import finish
 
 _EXIT_CODES = (
@@ -29,6 +29,7 @@ for command in (
     inspect.inspect,
     doctor.doctor,
     extract.extract,
+    fix.fix,
     bench.bench,
     info.info,
 ):

@@ -24,7 +24,18 @@ from custom_ops.onnx._lowering import LOWERINGS
 from custom_ops.onnx._session import KERNELS
 from custom_ops.ops._registry import ops as registered
 
-COMMANDS = ("demo", "export", "run", "verify", "inspect", "doctor", "extract", "bench", "info")
+COMMANDS = (
+    "demo",
+    "export",
+    "run",
+    "verify",
+    "inspect",
+    "doctor",
+    "extract",
+    "bench",
+    "info",
+    "fix",
+)
 NETS = """
 import torch, custom_ops
 

@@ -4,6 +4,7 @@ from custom_ops._errors import UnreadableModel
 from custom_ops.onnx._doctor import Finding, Report, Severity, doctor
 from custom_ops.onnx._export import export
 from custom_ops.onnx._extract import Extraction, extract
+from custom_ops.onnx._fix import Change, Fixed, Proof, Verdict, fix, set_ir_version
 from custom_ops.onnx._inspect import Inspection, inspect
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._mappings import (
@@ -24,16 +25,20 @@ from custom_ops.ops._symbolic import lowering
 __all__ = [
     "RELEASES",
     "Extraction",
+    "Change",
     "Finding",
     "Inspection",
     "Installation",
     "MappingRefused",
     "Registration",
+    "Fixed",
+    "Proof",
     "Report",
     "Severity",
     "Tensor",
     "Target",
     "UnreadableModel",
+    "Verdict",
     "Verification",
     "doctor",
     "embed",
@@ -41,11 +46,13 @@ __all__ = [
     "extract",
     "inspect",
     "install_mappings",
+    "fix",
     "lower",
     "lowering",
     "register_mapping",
     "remove_mapping",
     "session",
+    "set_ir_version",
     "target",
     "translation_table",
     "verify",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import onnx
+import onnx.serialization
 import onnx_ir as ir
 
 from custom_ops._errors import UnreadableModel
@@ -88,6 +89,12 @@ def read(model: ModelLike) -> Document:
     if not proto.HasField("graph"):  # as of an empty file, which parses
         raise _refusal(what, "one without a graph")
     return Document(proto, path)
+
+
+def is_binary(path: Path) -> bool:
+    """Returns whether a file has the binary form, which onnxruntime reads, by its suffix."""
+    known = onnx.serialization.registry.get_format_from_file_extension(path.suffix)
+    return known in (None, "protobuf")
 
 
 def _refusal(what: str, got: str) -> UnreadableModel:

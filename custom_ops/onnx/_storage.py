@@ -73,6 +73,17 @@ def size_of_data(model: onnx.ModelProto) -> int:
     return outside + sum(len(tensor.raw_data) for tensor in _walk.tensors(model))
 
 
+def movable(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yields the initializers whose data is in the model and large enough for another file."""
+    for scope in _walk.scopes(model):
+        for tensor in scope.initializer if isinstance(scope, onnx.GraphProto) else ():
+            inside = tensor.data_location != onnx.TensorProto.EXTERNAL
+            if inside and tensor.data_type != onnx.TensorProto.STRING:
+                size = _external.data_bytes(tensor)
+                if size is not None and size >= _SMALLEST_MOVED:
+                    yield tensor
+
+
 def embed(tool: str, model: onnx.ModelProto, folder: Path | None) -> None:
     """Takes all data into the model, in place.
 
@@ -96,7 +107,9 @@ def embed(tool: str, model: onnx.ModelProto, folder: Path | None) -> None:
             tensor.raw_data = data
 
 
-def externalize(model: onnx.ModelProto, folder: Path | None, target: Path, everything: bool) -> None:
+def externalize(
+    model: onnx.ModelProto, folder: Path | None, target: Path, everything: bool
+) -> None:
     """Writes data into a file and points the model's tensors at it, in place.
 
     Args:
@@ -118,14 +131,11 @@ def externalize(model: onnx.ModelProto, folder: Path | None, target: Path, every
                             sources[key[0]] = open(key[0], "rb")  # noqa: SIM115  (closed below)
                         written[key] = _copy(sources[key[0]], key[1], key[2], out)
                     _point(tensor, target.name, written[key], key[2])
-            for tensor in _initializers(model) if everything else ():
-                if tensor.data_location == onnx.TensorProto.EXTERNAL or _is_text(tensor):
-                    continue
+            for tensor in movable(model) if everything else ():
                 data = ir.serde.deserialize_tensor(tensor).tobytes()
-                if len(data) >= _SMALLEST_MOVED:
-                    offset = _align(out)
-                    out.write(data)
-                    _point(tensor, target.name, offset, len(data))
+                offset = _align(out)
+                out.write(data)
+                _point(tensor, target.name, offset, len(data))
     finally:
         for source in sources.values():
             source.close()
@@ -150,22 +160,12 @@ def written(
         everything = external or sum(map(_inside, _walk.tensors(model))) > LARGEST_FILE
         if everything or is_external(model):
             externalize(model, folder, data_file(temporary), everything)
-        onnx.save(model, os.fspath(temporary))
+        onnx.save(model, os.fspath(temporary))  # in the form that the suffix names
         yield temporary
-
-
-def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for scope in _walk.scopes(model):
-        if isinstance(scope, onnx.GraphProto):
-            yield from scope.initializer
 
 
 def _inside(tensor: onnx.TensorProto) -> int:
     return len(tensor.raw_data)
-
-
-def _is_text(tensor: onnx.TensorProto) -> bool:
-    return bool(tensor.data_type == onnx.TensorProto.STRING)
 
 
 def _place(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, int]:

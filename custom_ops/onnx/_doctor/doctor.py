@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from custom_ops.onnx._doctor import rules
-from custom_ops.onnx._doctor.findings import Report, Severity
+from custom_ops.onnx._doctor.findings import Finding, Report, Severity
 from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._doctor.trial import trial
 from custom_ops.onnx._reading import ModelLike, read
@@ -52,8 +52,14 @@ def doctor(
     document = read(model)
     chosen = find_target(target)
     subject = Subject(document, chosen, libraries)
-    findings = [finding for rule in rules.ALL for finding in rule(subject)]
+    findings = examine(subject)
     if run:
         findings += trial(subject, {finding.code for finding in findings})
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))  # stable
     return Report(document.name, str(chosen), tuple(findings))
+
+
+def examine(subject: Subject) -> list[Finding]:
+    """Returns what the rules find, the worst first."""
+    findings = [finding for rule in rules.ALL for finding in rule(subject)]
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))  # stable

@@ -30,28 +30,25 @@ def _session(path: str, libraries: list[str]) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def _narrow(kind: str) -> bool:
+    """Returns whether values of a type pass as bits, since NumPy does not know its numbers."""
+    return kind == "tensor(bfloat16)" or kind.startswith("tensor(float8")
+
+
 def _value(array: Any, kind: str, number: int) -> Any:
-    if array.dtype.kind == "U":
-        array = array.astype(object)
-    if kind == "tensor(bfloat16)" or kind.startswith("tensor(float8"):
+    if _narrow(kind):
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def _result(value: Any) -> Any:
-    """Returns what a value holds; numbers that NumPy does not know as they are in memory."""
-    if value is None or not value.has_value():
-        return None
-    if not value.is_tensor():
-        return value.numpy() if value.is_sparse_tensor() else None
     kind = value.data_type()
-    narrow = kind.startswith("tensor(float8")
-    if kind != "tensor(bfloat16)" and not narrow:
+    if not _narrow(kind):
         return value.numpy()
-    shape, bits = value.shape(), np.dtype(np.uint8 if narrow else np.uint16)
-    raw = ctypes.string_at(value.data_ptr(), bits.itemsize * math.prod(shape))
-    array = np.frombuffer(raw, bits).reshape(shape)
-    return array if narrow else array.view(ml_dtypes.bfloat16)
+    bits = np.dtype(np.uint16 if kind == "tensor(bfloat16)" else np.uint8)
+    raw = ctypes.string_at(value.data_ptr(), bits.itemsize * math.prod(value.shape()))
+    array = np.frombuffer(raw, bits).reshape(value.shape())
+    return array.view(ml_dtypes.bfloat16) if kind == "tensor(bfloat16)" else array
 
 
 def _run(session: Any, feed: list[Any], numbers: list[int]) -> list[Any]:
@@ -59,13 +56,16 @@ def _run(session: Any, feed: list[Any], numbers: list[int]) -> list[Any]:
     if len(inputs) != len(feed):
         raise ValueError(f"it has {len(inputs)} inputs, not {len(feed)}")
     kinds = [each.type for each in (*inputs, *session.get_outputs())]
-    if all(kind.startswith("tensor(") for kind in kinds):
+    if any(map(_narrow, kinds)):
         values = {
             each.name: _value(array, each.type, number)
             for each, array, number in zip(inputs, feed, numbers, strict=True)
         }
         return [_result(value) for value in session.run_with_ort_values(None, values)]
-    arrays = {each.name: array for each, array in zip(inputs, feed, strict=True)}
+    arrays = {
+        each.name: array.astype(object) if array.dtype.kind == "U" else array
+        for each, array in zip(inputs, feed, strict=True)
+    }
     results: list[Any] = session.run(None, arrays)
     return results
 
@@ -76,7 +76,8 @@ def _difference(before: Any, after: Any, tolerances: dict[str, list[float]]) -> 
         if len(before) != len(after):
             return f"has {len(after)} elements, not {len(before)}"
         found = [_difference(a, b, tolerances) for a, b in zip(before, after, strict=True)]
-        return next((each for each in found if isinstance(each, str)), max(found, default=0.0))
+        texts = [each for each in found if isinstance(each, str)]
+        return texts[0] if texts else max((f for f in found if isinstance(f, float)), default=0.0)
     if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
         return 0.0 if repr(before) == repr(after) else "differs"
     if before.dtype != after.dtype or before.shape != after.shape:
@@ -92,7 +93,11 @@ def _difference(before: Any, after: Any, tolerances: dict[str, list[float]]) -> 
     scale = float(np.abs(before[finite]).max(initial=0.0))
     allowed = atol + rtol * max(scale, 1.0)
     largest = float(apart.max(initial=0.0))
-    return largest if bool(np.all(same | (finite & (apart <= allowed)))) else f"is off by {largest:.3g}"
+    return (
+        largest
+        if bool(np.all(same | (finite & (apart <= allowed))))
+        else f"is off by {largest:.3g}"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -155,9 +160,13 @@ def _main() -> None:
             found = [
                 _difference(a, b, work["tolerances"]) for a, b in zip(outputs, got, strict=True)
             ]
-            texts = [f"output {n!r} {f}" for n, f in zip(names, found, strict=True) if isinstance(f, str)]
+            texts = [
+                f"output {n!r} {f}" for n, f in zip(names, found, strict=True) if isinstance(f, str)
+            ]
             numbers_only = [each for each in found if not isinstance(each, str)]
-            _say(after="", run=i, differs="; ".join(texts), difference=max(numbers_only, default=0.0))
+            _say(
+                after="", run=i, differs="; ".join(texts), difference=max(numbers_only, default=0.0)
+            )
     except Exception as error:
         _say(after=_first_line(error))
 

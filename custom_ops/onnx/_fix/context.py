@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -64,7 +65,11 @@ class Context:
         if isinstance(self._holder, onnx.FunctionProto):
             return None
         kind = self._infos.get(name)
-        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        if (
+            kind is None
+            or not kind.HasField("tensor_type")
+            or not kind.tensor_type.HasField("shape")
+        ):
             return None
         return len(kind.tensor_type.shape.dim)
 
@@ -83,7 +88,7 @@ class Context:
         """Returns the name of a new scalar of int64 for a node."""
         return self._added(user, np.array(number, np.int64), what)
 
-    def _added(self, user: onnx.NodeProto, array: np.ndarray, what: str) -> str:  # type: ignore[type-arg]
+    def _added(self, user: onnx.NodeProto, array: npt.NDArray[np.int64], what: str) -> str:
         base = f"{user.output[0]}_{what}"
         name, number = base, 1
         while name in self._names:

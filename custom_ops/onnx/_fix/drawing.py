@@ -39,11 +39,13 @@ def required(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in given]
 
 
-def feeds(model: onnx.ModelProto, fixed: Mapping[str, int] | None = None) -> Iterator[Feed]:
-    """Yields inputs of several sizes; one where all sizes are fixed.
+def feeds(
+    inputs: Sequence[onnx.ValueInfoProto], fixed: Mapping[str, int] | None = None
+) -> Iterator[Feed]:
+    """Yields arrays of several sizes for inputs; those of one where all sizes are fixed.
 
     Args:
-        model: The model.
+        inputs: The inputs.
         fixed: Sizes of axes by their names.
 
     Raises:
@@ -53,8 +55,8 @@ def feeds(model: onnx.ModelProto, fixed: Mapping[str, int] | None = None) -> Ite
     for first, other in _OPEN_SIZES:
         generator = np.random.default_rng(0)
         known = dict(fixed or {})
-        arrays = [_draw(value, first, other, known, generator) for value in required(model)]
-        names = [value.name for value in required(model)]
+        arrays = [_draw(value, first, other, known, generator) for value in inputs]
+        names = [value.name for value in inputs]
         sizes = described(names, arrays)
         if sizes not in seen:
             seen.add(sizes)

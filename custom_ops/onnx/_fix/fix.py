@@ -1,25 +1,31 @@
 """Mends a model: what a release refuses, and what the caller wants changed."""
 
+import functools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 
 from custom_ops import _library
-from custom_ops.onnx import _storage, _walk
-from custom_ops.onnx._doctor import Finding
+from custom_ops.onnx import _guarded, _storage, _walk
 from custom_ops.onnx._doctor.doctor import examine
+from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._fix import ir_version as versions
-from custom_ops.onnx._fix import names, opset as opsets, proof as proofs
+from custom_ops.onnx._fix import names
+from custom_ops.onnx._fix import opset as opsets
+from custom_ops.onnx._fix import proof as proofs
+from custom_ops.onnx._fix.drawing import required
 from custom_ops.onnx._fix.mends import MENDS
 from custom_ops.onnx._fix.result import Change, Fixed, Proof, Verdict
-from custom_ops.onnx._reading import Document, ModelLike, read
+from custom_ops.onnx._reading import Document, ModelLike, is_binary, read
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.ops._body import DOMAIN
 
+_Message = TypeVar("_Message", onnx.ModelProto, onnx.ValueInfoProto)
 _MOST_ROUNDS = 10  # a mend may uncover the next finding
 
 
@@ -123,7 +129,7 @@ def fix(
         ...     <ir_version: 11, opset_import: ["": 22]>
         ...     g (float[2] x) => (float[2] y) { y = Relu(x) }
         ... ''')
-        >>> print(custom_ops.onnx.fix(model, target="onnxruntime==1.17"))
+        >>> print(custom_ops.onnx.fix(model, target="onnxruntime==1.17"))  # doctest: +ELLIPSIS
         ir-version: IR version 11 to 9
         opset: opset 22 to 20
         proof: outputs equal bit for bit in onnxruntime ... on x=2
@@ -146,12 +152,12 @@ def fix(
     if output is not None:
         _storage.check_free("fix", Path(output), force)
     _storage.check("fix", document.proto, document.folder, follow_links)
+    inputs = [_duplicate(value) for value in required(document.proto)]
     changed = _copied(document, model)
     changes = []
     if opset is not None:
         changes += [Change("opset", text) for text in opsets.set_opset(changed, opset)]
-    mended, left = _mend(Document(changed, document.path), chosen, libraries)
-    changes += mended
+    changes += _mend(Document(changed, document.path), chosen, libraries)
     if ir_version is not None:
         text = versions.set_version(changed, ir_version)
         changes += [Change("ir-version", text)] if text else []
@@ -164,32 +170,34 @@ def fix(
         elif follow_links:
             changes.append(Change("follow-links", "copied data from behind symbolic links"))
     if external:
-        changes.append(Change("external", "put the data of initializers into a file beside"))
-    if verify or output is not None:
-        done = _write(document, changed, output, external, libraries if verify else None)
-    else:
-        done = Proof(Verdict.SKIPPED)
+        count = sum(1 for _ in _storage.movable(changed))
+        text = f"put the data of {count} initializers into a file beside"
+        changes.append(Change("external", text if count else "no initializer is large enough"))
+    compare = functools.partial(_compare, document, inputs, libraries) if verify else None
+    done = Proof(Verdict.SKIPPED)
+    if compare is not None or output is not None:
+        done = _write(document, changed, output, external, compare)
     place = None if output is None else Path(output)
-    if output is not None or changes:  # of the file as it lies there now
-        left = examine(Document(changed, place or document.path), chosen, libraries).findings
-    return Fixed(changed, place, str(chosen), tuple(changes), done, left)
+    # Of the file as it lies there now.
+    left = examine(Subject(Document(changed, place or document.path), chosen, libraries))
+    return Fixed(changed, place, str(chosen), tuple(changes), done, tuple(left))
 
 
 def _mend(
     document: Document, target: Target, libraries: Sequence[str | os.PathLike[str]]
-) -> tuple[list[Change], tuple[Finding, ...]]:
-    """Mends every finding that can be, in place; returns what was done, and what is left."""
+) -> list[Change]:
+    """Mends every finding that can be, in place; returns what was done."""
     changes: list[Change] = []
     for _ in range(_MOST_ROUNDS):
-        findings = examine(document, target, libraries).findings
-        codes = dict.fromkeys(f.code for f in findings if f.fixable and f.code in MENDS)
+        found = examine(Subject(document, target, libraries))
+        codes = dict.fromkeys(each.code for each in found if each.fixable and each.code in MENDS)
         done = [
             Change(code, text) for code in codes for text in MENDS[code](document.proto, target)
         ]
         if not done:
             break
         changes += done
-    return changes, findings
+    return changes
 
 
 def _write(
@@ -197,36 +205,40 @@ def _write(
     changed: onnx.ModelProto,
     output: str | os.PathLike[str] | None,
     external: bool,
-    libraries: Sequence[str | os.PathLike[str]] | None,
+    compare: Callable[[Path], Proof] | None,
 ) -> Proof:
     """Writes a model, and compares it with the original before it appears."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(output) if output is not None else Path(folder) / "after.onnx"
-        # Where no file is wanted the caller's message stays as it is.
+        place = Path(output) if output is not None else Path(folder) / "fixed.onnx"
+        # Where no file is wanted the message that is returned stays as it is.
         written = changed if output is not None else _duplicate(changed)
         with _storage.written(written, document.folder, place, external) as file:
-            if libraries is None:
-                return Proof(Verdict.SKIPPED)
-            before = document.path
-            if before is None:
-                before = Path(folder) / "before.onnx"
-                with _storage.written(_duplicate(document.proto), None, before, external=False):
-                    pass
-            return _proven(document, before, file, libraries)
+            return Proof(Verdict.SKIPPED) if compare is None else compare(file)
 
 
-def _proven(
+def _compare(
     document: Document,
-    before: Path,
-    after: Path,
+    inputs: Sequence[onnx.ValueInfoProto],
     libraries: Sequence[str | os.PathLike[str]],
+    after: Path,
 ) -> Proof:
-    ours = any(
-        node.domain == DOMAIN for scope in _walk.scopes(document.proto) for node in scope.node
-    )
+    """Compares the original with the file of the fixed model; raises where they differ."""
+    count = _guarded.expanded_nodes(document.proto)
+    if count is None or count > _guarded.MOST_NODES:
+        return Proof(Verdict.NOT_COMPARED, "its functions expand to too many nodes to run it")
+    scopes = _walk.scopes(document.proto)
+    ours = any(node.domain == DOMAIN for scope in scopes for node in scope.node)
     registered = [*libraries, *([_library.library_path()] if ours else [])]
     try:
-        return proofs.compare(document.proto, before, after, registered)
+        if document.path is not None and is_binary(document.path):
+            return proofs.compare(inputs, document.path, after, registered)
+        # The message of a file has been changed; that of a caller has not.
+        original = document if document.path is None else read(document.path)
+        with tempfile.TemporaryDirectory() as folder:
+            before = Path(folder) / "original.onnx"
+            with _storage.written(_duplicate(original.proto), document.folder, before, False):
+                pass
+            return proofs.compare(inputs, before, after, registered)
     except proofs.Differs as reason:
         raise ValueError(
             f"fix: the fixed model must compute what {document.name} does, but {reason}; nothing "
@@ -239,7 +251,7 @@ def _copied(document: Document, model: ModelLike) -> onnx.ModelProto:
     return _duplicate(document.proto) if document.proto is model else document.proto
 
 
-def _duplicate(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+def _duplicate(message: _Message) -> _Message:
+    copy = type(message)()
+    copy.CopyFrom(message)
     return copy

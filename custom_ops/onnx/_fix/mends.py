@@ -13,7 +13,7 @@ Mend = Callable[[onnx.ModelProto, Target], list[str]]
 
 def _ir_version(model: onnx.ModelProto, target: Target) -> list[str]:
     wanted = min(max(model.ir_version, ir_version.LOWEST), target.ir_version)
-    return [ir_version.set_version(model, wanted)]
+    return list(filter(None, [ir_version.set_version(model, wanted)]))
 
 
 def _opset(model: onnx.ModelProto, target: Target) -> list[str]:

@@ -1,5 +1,6 @@
 """Moves a model to another opset, where every node means the same at both."""
 
+import itertools
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -121,7 +122,7 @@ def _move(node: onnx.NodeProto, old: int, new: int, context: Context) -> bool:
         elif _signature(lower) != _signature(upper):
             _fit(node, source, result)
     _check_types(node, given, first, last, context)
-    return node.SerializeToString(deterministic=True) != before
+    return bool(node.SerializeToString(deterministic=True) != before)
 
 
 @cache
@@ -145,7 +146,7 @@ def _steps(op: str, old: int, new: int) -> list[tuple[defs.OpSchema, defs.OpSche
         if schema is not None:
             found[schema.since_version] = schema
     versions = sorted(found)
-    pairs = [(found[a], found[b]) for a, b in zip(versions, versions[1:], strict=False)]
+    pairs = [(found[a], found[b]) for a, b in itertools.pairwise(versions)]
     return pairs if new > old else pairs[::-1]
 
 
@@ -205,7 +206,7 @@ def _same_value(attribute: onnx.AttributeProto, default: onnx.AttributeProto) ->
     if attribute.ref_attr_name:
         return False
     if attribute.name == "dilations":  # has no default in schemas, since that is as long as axes
-        return set(attribute.ints) <= {1}
+        return bool(set(attribute.ints) <= {1})
     if not default.type or attribute.type != default.type:
         return False
     value = onnx.helper.get_attribute_value(attribute)

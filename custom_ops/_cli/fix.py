@@ -1,0 +1,103 @@
+"""custom-ops fix: mends a model for a release of ONNX Runtime, and changes what is asked for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from custom_ops._cli.options import AsJson, Model
+from custom_ops._cli.output import Usage, end, progress, write
+from custom_ops._cli.tensors import named
+
+if TYPE_CHECKING:
+    from custom_ops.onnx import Fixed
+
+
+def fix(
+    model: Model,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to write; data in other files goes to FILE.data.",
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RELEASE", help="As onnxruntime==1.20; the one installed if left out."
+        ),
+    ] = None,
+    library: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="A library of custom ops that the session registers; repeatable."
+        ),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="The opset of ai.onnx to move to.")] = None,
+    ir_version: Annotated[int | None, typer.Option(help="The IR version to write.")] = None,
+    rename_input: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="A new name of an input; repeatable."),
+    ] = None,
+    rename_output: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="A new name of an output; repeatable."),
+    ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Take data in other files into the model's file.")
+    ] = False,
+    external: Annotated[
+        bool, typer.Option("--external", help="Put weights into a file beside the model's.")
+    ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links", help="Read data behind symbolic links, as in caches of models."
+        ),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Run the model before and after, and compare."),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mend what a release of ONNX Runtime refuses in a model, and write it to another file.
+
+    What would change the model's meaning is refused, and nothing is written. Exit code 1 also where
+    an error is left that cannot be mended.
+    """
+    inputs = named("--rename-input", rename_input or (), "old=new")
+    outputs = named("--rename-output", rename_output or (), "old=new")
+    with progress("Fixing and comparing" if verify else "Fixing"):
+        import custom_ops.onnx
+
+        try:
+            custom_ops.onnx.target(target)
+        except ValueError as error:
+            raise Usage(str(error)) from error
+        fixed = custom_ops.onnx.fix(
+            model,
+            output,
+            target=target,
+            libraries=library or (),
+            opset=opset,
+            ir_version=ir_version,
+            rename_inputs=inputs,
+            rename_outputs=outputs,
+            embed=embed,
+            external=external,
+            follow_links=follow_links,
+            verify=verify,
+            force=force,
+        )
+    write(fixed.as_dict(), _shown(fixed), as_json)
+    end(fixed.ok)
+
+
+def _shown(fixed: "Fixed") -> str:
+    assert fixed.path is not None
+    return f"{fixed.path} ({fixed.path.stat().st_size:,} bytes) for {fixed.target}\n{fixed}"
