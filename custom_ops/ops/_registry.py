@@ -39,6 +39,25 @@ class Native:
 
 
 @dataclass(frozen=True)
+class ForeignNode:
+    """A node that another producer writes for what our op computes.
+
+    Attributes:
+        domain: Its domain; "" for the standard op.
+        op_type: Its name.
+        inputs: Names of our inputs, in the order in which it takes them; the last ones may be
+            left out.
+        attributes: From its attributes by name gives those of our node by name, or a sentence
+            that says why our op cannot serve.
+    """
+
+    domain: str
+    op_type: str
+    inputs: tuple[str, ...]
+    attributes: Callable[[dict[str, Any]], dict[str, Any] | str]
+
+
+@dataclass(frozen=True)
 class OnnxOp:
     """What an op is in ONNX.
 
@@ -47,11 +66,17 @@ class OnnxOp:
         native: The standard op of the same meaning, if there is one.
         foreign: torch ops of other libraries that mean the same, by qualified name, with the
             function that maps their arguments to those of the C++ op.
+        nodes: Nodes in files of other producers that mean the same.
+        why_not: From the attributes of a node by name and the shapes of its inputs (as for
+            `Native`) gives a sentence that says why the op would refuse it, None if it would
+            not as far as the shapes tell.
     """
 
     body: Body
     native: Native | None = None
     foreign: dict[str, Callable[..., tuple[Any, ...]]] = field(default_factory=dict)
+    nodes: tuple[ForeignNode, ...] = ()
+    why_not: Callable[[dict[str, Any], list[list[int | None] | None]], str | None] | None = None
 
 
 @dataclass(frozen=True)

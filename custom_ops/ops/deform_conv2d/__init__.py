@@ -18,6 +18,7 @@ from custom_ops.ops.deform_conv2d.function import (
     deform_conv2d,
 )
 from custom_ops.ops.deform_conv2d.module import DeformConv2d
+from custom_ops.ops.deform_conv2d.nodes import NODES, why_not
 from custom_ops.ops.deform_conv2d.samples import (
     bad_calls,
     is_smooth_at,
@@ -57,6 +58,8 @@ OP = register(
             Body(body, min_opset=16, float64_min_opset=20),
             native=Native("DeformConv", _native_attributes),
             foreign={"torchvision::deform_conv2d": from_torchvision},
+            nodes=NODES,
+            why_not=why_not,
         ),
         public=deform_conv2d,
         arguments=arguments,
