@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
 
-from custom_ops.onnx import _nodes
+from custom_ops.onnx import _nodes, _origin
 from custom_ops.onnx._model import open_model
 from custom_ops.onnx._nodes import our_nodes
 from custom_ops.onnx._reading import ModelLike
@@ -54,7 +54,7 @@ def lower(model: ModelLike, lowering: str, target: Target | None = None) -> ir.M
         op.onnx.body.check_opset(op.name, _nodes.opset_of(result), dtypes[node])
     _nodes.attach_bodies(result, dtypes)
     if lowering in ("decomposed", "native"):
-        _inline(result)
+        inline(result, dtypes)
     return result
 
 
@@ -82,8 +82,14 @@ def embed(model: ModelLike) -> onnx.ModelProto:
     return ir.to_proto(lower(model, "portable"))
 
 
-def _inline(model: ir.Model) -> None:
-    """Puts the bodies in the place of the nodes, so that only standard ops are left."""
+def inline(model: ir.Model, dtypes: dict[ir.Node, str]) -> None:
+    """Puts the bodies in the place of the nodes, so that only standard ops are left.
+
+    Args:
+        model: Changed in place; it has the bodies, and all that the nodes may leave out.
+        dtypes: Element type of each node.
+    """
+    origins = _origin.tag_calls(model, dtypes)
     InlinePass(criteria=lambda function: function.domain == DOMAIN)(model)
     RemoveUnusedNodesPass()(model)
     model.opset_imports.pop(DOMAIN, None)
@@ -97,6 +103,7 @@ def _inline(model: ir.Model) -> None:
                 node.resize_inputs(1)
                 node.attributes.add(ir.AttrInt64("to", dtype.value))
     RemoveUnusedNodesPass()(model)
+    _origin.tag_results(model, origins)
 
 
 def _make_native(model: ir.Model, dtypes: dict[ir.Node, str], target: Target, strict: bool) -> None:
@@ -119,7 +126,7 @@ def _make_native(model: ir.Model, dtypes: dict[ir.Node, str], target: Target, st
             if strict:
                 raise ValueError(
                     f"{op.name}: lowering must suit the model and the target, got 'native', but "
-                    f"{found}; use lowering='portable'"
+                    f"for {_nodes.label(node)} {found}; use lowering='portable'"
                 )
             continue
         for name, value in found.items():

@@ -1,6 +1,6 @@
 """The nodes of our ops in a model, and what is known of their inputs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -29,13 +29,19 @@ def _nodes_of(graph: ir.Graph | ir.Function) -> Iterator[tuple[ir.Node, Op]]:
             yield node, op
 
 
+def label(node: ir.Node) -> str:
+    """Returns what to call a node in a sentence: its name, else that of its first output."""
+    name = node.name or next((output.name for output in node.outputs if output.name), "")
+    return f"{node.op_type} {name!r}"
+
+
 def opset_of(model: ir.Model) -> int:
     """Returns the opset of the standard ops in a model."""
     return model.opset_imports.get("", 1)
 
 
-def inline_callers(model: ir.Model) -> None:
-    """Inlines the functions that hold our nodes.
+def inline_callers(model: ir.Model, among: Collection[ir.OperatorIdentifier] = ()) -> None:
+    """Inlines the functions that hold our nodes, or those of `among`.
 
     Only a call tells the types of their inputs, and ONNX Runtime refuses a function that has a
     standard op after a node without a body.
@@ -48,7 +54,10 @@ def inline_callers(model: ir.Model) -> None:
             if function.domain != DOMAIN
             and (
                 any(True for _ in _nodes_of(function))
-                or any(n.op_identifier() in callers for n in function.all_nodes())
+                or any(
+                    n.op_identifier() in callers or n.op_identifier() in among
+                    for n in function.all_nodes()
+                )
             )
         }
         if found == callers:
