@@ -36,8 +36,14 @@ def is_large(model: ir.Model) -> bool:
 
 
 def write(model: ir.Model, path: Path) -> None:
-    """Writes a model, its weights in ``<name>.data`` beside it where they do not fit."""
-    external = f"{path.name}.data" if is_large(model) else None
+    """Writes a model.
+
+    Its weights go to ``<name>.data`` beside it where they do not fit, and where they come from
+    such a file.
+    """
+    weights = (value.const_value for value in model.graph.initializers.values())
+    apart = is_large(model) or any(isinstance(each, ir.ExternalTensor) for each in weights)
+    external = f"{path.name}.data" if apart else None
     ir.save(model, path, external_data=external)
 
 
