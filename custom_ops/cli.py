@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from custom_ops import __version__
-from custom_ops._cli import bench, demo, doctor, export, extract, fix, info, inspect, run, verify
+from custom_ops._cli import (
+    bench,
+    convert,
+    demo,
+    doctor,
+    export,
+    extract,
+    fix,
+    info,
+    inspect,
+    run,
+    verify,
+)
 from custom_ops._cli.output import finish
 
 _EXIT_CODES = (
@@ -30,6 +42,7 @@ for command in (
     doctor.doctor,
     extract.extract,
     fix.fix,
+    convert.convert,
     bench.bench,
     info.info,
 ):

@@ -32,9 +32,10 @@ COMMANDS = (
     "inspect",
     "doctor",
     "extract",
+    "fix",
+    "convert",
     "bench",
     "info",
-    "fix",
 )
 NETS = """
 import torch, custom_ops

@@ -16,6 +16,7 @@ from custom_ops.onnx._mappings import (
     register_mapping,
     remove_mapping,
 )
+from custom_ops.onnx._replace import Replacement, replace
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
 from custom_ops.onnx._translation import translation_table
@@ -33,6 +34,7 @@ __all__ = [
     "Registration",
     "Fixed",
     "Proof",
+    "Replacement",
     "Report",
     "Severity",
     "Tensor",
@@ -51,6 +53,7 @@ __all__ = [
     "lowering",
     "register_mapping",
     "remove_mapping",
+    "replace",
     "session",
     "set_ir_version",
     "target",
