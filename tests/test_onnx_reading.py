@@ -114,11 +114,14 @@ def test_a_symbolic_link_is_said(tmp_path: Path) -> None:
 def test_expanded_nodes() -> None:
     assert _guarded.expanded_nodes(relu()) == 1
     assert _guarded.expanded_nodes(nested(5)) == 2**5
-    assert _guarded.expanded_nodes(nested(60)) == 2**60
+    assert _guarded.expanded_nodes(nested(50)) == 2**50
+    assert _guarded.expanded_nodes(nested(2000)) == 10**18  # and no more is counted
+    assert _guarded.recursion(nested(5)) == []
     recursive = nested(3)
     recursive.functions[2].node[0].op_type = "f0"
     recursive.functions[2].node[0].domain = "f"
     assert _guarded.expanded_nodes(recursive) is None
+    assert [name for _, name, _ in _guarded.recursion(recursive)] == ["f0", "f1", "f2"]
 
 
 def test_limits() -> None:

@@ -15,6 +15,7 @@ import onnx
 from custom_ops.onnx import _walk
 
 MOST_NODES = 2_000_000
+_UNCOUNTED = 10**18  # a number of nodes beyond which none is counted
 SECONDS = 60.0
 _CHILD = Path(__file__).with_name("_onnx_child.py")
 _LARGEST_KEPT = 4096  # bytes
@@ -53,6 +54,17 @@ def check_types(model: onnx.ModelProto, seconds: float = SECONDS) -> None:
     _run("infer-strictly", model, seconds)
 
 
+def contradiction(model: onnx.ModelProto, seconds: float = SECONDS) -> tuple[str, onnx.ModelProto]:
+    """Returns what strict inference says, "" where nothing is wrong, and what `infer_shapes` does.
+
+    Raises:
+        Refused: onnx crashed, or did not end.
+    """
+    length, _, rest = _run("contradiction", model, seconds).partition(b"\n")
+    said, inferred = rest[: int(length)], rest[int(length) :]
+    return said.decode(errors="replace"), onnx.load_from_string(inferred)
+
+
 def inline(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
     """Returns a model whose functions are inlined, without its large weights.
 
@@ -68,10 +80,15 @@ def _run(action: str, model: onnx.ModelProto, seconds: float) -> bytes:
         raise Refused("functions must not call themselves, got a recursion")
     if count > MOST_NODES:
         raise Refused(f"functions must expand to at most {MOST_NODES:,} nodes, got {count:,}")
+    bare = without_large_weights(model, action != "check").SerializeToString()
+    return _in_child(action, bare, seconds)
+
+
+def _in_child(action: str, model: bytes, seconds: float) -> bytes:
     try:
         done: subprocess.CompletedProcess[bytes] = subprocess.run(
             [sys.executable, str(_CHILD), action],
-            input=without_large_weights(model, action != "check").SerializeToString(),
+            input=model,
             capture_output=True,
             timeout=seconds,
             check=False,
@@ -90,32 +107,55 @@ def function_key(node: onnx.NodeProto) -> FunctionKey:
     return _walk.domain(node.domain), node.op_type, node.overload
 
 
+def key_of(function: onnx.FunctionProto) -> FunctionKey:
+    """Returns what nodes call a function."""
+    return _walk.domain(function.domain), function.name, function.overload
+
+
 def functions(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
     """Returns the functions of a model by what nodes call."""
-    return {(_walk.domain(f.domain), f.name, f.overload): f for f in model.functions}
+    return {key_of(function): function for function in model.functions}
 
 
 def expanded_nodes(model: onnx.ModelProto) -> int | None:
-    """Returns how many nodes a model has once all functions are inlined; None for a recursion."""
-    bodies = functions(model)
+    """Returns how many nodes a model has once all functions are inlined; None for a recursion.
+
+    Numbers beyond any use are cut off.
+    """
+    counts, cycle = _expanded(functions(model))
+    return None if cycle else _count(model.graph, counts)
+
+
+def recursion(model: onnx.ModelProto) -> list[FunctionKey]:
+    """Returns functions of which each calls the next one, and the last the first; or none."""
+    return _expanded(functions(model))[1]
+
+
+def _expanded(
+    bodies: dict[FunctionKey, onnx.FunctionProto],
+) -> tuple[dict[FunctionKey, int], list[FunctionKey]]:
+    """Returns the number of nodes of each function, inlined, and the first recursion."""
     counts: dict[FunctionKey, int] = {}
     # Depth first, without recursion of ours: functions may be nested as deep as there are any.
     for root in bodies:
+        if root in counts:
+            continue
         stack = [(root, iter(list(_calls(bodies[root], bodies))))]
-        open_ones = {root}
+        open_ones = {root: None}  # in order
         while stack:
             key, callees = stack[-1]
             callee = next(callees, None)
             if callee is None:
                 stack.pop()
-                open_ones.discard(key)
+                del open_ones[key]
                 counts[key] = _count(bodies[key], counts)
             elif callee in open_ones:
-                return None
+                path = list(open_ones)
+                return counts, path[path.index(callee) :]
             elif callee not in counts:
-                open_ones.add(callee)
+                open_ones[callee] = None
                 stack.append((callee, iter(list(_calls(bodies[callee], bodies)))))
-    return _count(model.graph, counts)
+    return counts, []
 
 
 def _calls(
@@ -126,9 +166,8 @@ def _calls(
 
 
 def _count(scope: _walk.Scope, counts: dict[FunctionKey, int]) -> int:
-    return sum(
-        counts.get(function_key(node), 1) for inner in _walk.within(scope) for node in inner.node
-    )
+    inside = (node for inner in _walk.within(scope) for node in inner.node)
+    return min(sum(counts.get(function_key(node), 1) for node in inside), _UNCOUNTED)
 
 
 def without_large_weights(model: onnx.ModelProto, shapes: bool = True) -> onnx.ModelProto:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 
 import onnx
+import onnx.inliner
+import onnx.shape_inference
 
 
 def _check(model: onnx.ModelProto) -> bytes:
@@ -25,6 +27,16 @@ def _infer_strictly(model: onnx.ModelProto) -> bytes:
     return b""
 
 
+def _contradiction(model: onnx.ModelProto) -> bytes:
+    said = ""
+    try:
+        _infer_strictly(model)
+    except Exception as error:
+        said = str(error)
+    message = said.encode()
+    return b"%d\n%s%s" % (len(message), message, _infer(model))
+
+
 def _inline(model: onnx.ModelProto) -> bytes:
     return bytes(onnx.inliner.inline_local_functions(model).SerializeToString())
 
@@ -33,14 +45,12 @@ ACTIONS: dict[str, Callable[[onnx.ModelProto], bytes]] = {
     "check": _check,
     "infer": _infer,
     "infer-strictly": _infer_strictly,
+    "contradiction": _contradiction,
     "inline": _inline,
 }
 
 
 def _main() -> int:
-    import onnx.inliner
-    import onnx.shape_inference
-
     model = onnx.load_from_string(sys.stdin.buffer.read())
     try:
         answer = ACTIONS[sys.argv[1]](model)

@@ -26,6 +26,20 @@ RELEASES: Mapping[str, tuple[int, int]] = {
     "1.32": (28, 14),
 }
 
+# The other domains that a release has without a library: the newest version, from a release on.
+# Measured as the opsets were, by a model that imports them.
+OTHER_DOMAINS: Mapping[str, tuple[tuple[str, int], ...]] = {
+    "ai.onnx.ml": (("1.17", 4), ("1.18", 5)),
+    "ai.onnx.preview": (("1.27", 1),),
+    "ai.onnx.preview.training": (("1.17", 1),),
+    "ai.onnx.training": (("1.17", 1),),
+    "com.microsoft": (("1.17", 1),),
+    "com.microsoft.experimental": (("1.17", 1),),
+    "com.microsoft.nchwc": (("1.17", 1),),
+    "com.ms.internal.nhwc": (("1.17", 19), ("1.24", 25)),
+    "org.pytorch.aten": (("1.17", 1),),
+}
+
 # CPU kernels of the standard ops that ours can become: the first release that has one, the opset
 # of the op's schema, and the dtypes. float16 runs through casts that the runtime puts around.
 NATIVE_KERNELS: Mapping[str, tuple[str, int, frozenset[str]]] = {
@@ -53,7 +67,18 @@ class Target:
     @property
     def takes_omitted_inputs(self) -> bool:
         """Whether a custom node may leave out an input before one that is given."""
-        return Version(self.release) >= Version("1.18")
+        return self.at_least("1.18")
+
+    def newest(self, domain: str) -> int | None:
+        """Returns the newest version of a domain that it takes; None where it needs a library."""
+        if domain == "":
+            return self.opset
+        versions = [v for first, v in OTHER_DOMAINS.get(domain, ()) if self.at_least(first)]
+        return versions[-1] if versions else None
+
+    def at_least(self, release: str) -> bool:
+        """Returns whether this is a release, for example "1.20", or a later one."""
+        return Version(self.release) >= Version(release)
 
     def why_not_native(self, op_type: str, opset: int, dtype: str) -> str | None:
         """Returns why a standard op cannot run here, or None where it can.
@@ -66,7 +91,7 @@ class Target:
         first, since, dtypes = NATIVE_KERNELS[op_type]
         if opset < since:
             return f"{op_type} needs opset {since}, got {opset}"
-        if Version(self.release) < Version(first):
+        if not self.at_least(first):
             return f"onnxruntime has a CPU kernel for {op_type} from {first} on, got {self.release}"
         if dtype not in dtypes:
             return f"onnxruntime {self.release} has no CPU kernel for {op_type} in {dtype}"

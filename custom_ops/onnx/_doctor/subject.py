@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from custom_ops.onnx import _guarded, _walk
+from custom_ops.onnx._doctor import edges, inference
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._targets import Target
 
@@ -59,13 +60,35 @@ class Subject:
     def opset(self, domain: str, function: onnx.FunctionProto | None = None) -> int | None:
         """Returns the version of a domain that counts in the model or in a function of it."""
         imports = self.model.opset_import if function is None else function.opset_import
-        found = (each.version for each in imports if _walk.domain(each.domain) == domain)
-        return next(found, None)
+        found = [each.version for each in imports if _walk.domain(each.domain) == domain]
+        return found[-1] if found else None
 
     @functools.cached_property
     def functions(self) -> dict[_guarded.FunctionKey, onnx.FunctionProto]:
         """The functions of the model by what nodes call."""
         return _guarded.functions(self.model)
+
+    @functools.cached_property
+    def frames(self) -> list[edges.Frame]:
+        """Who makes and who uses each value: of the graph, the functions, and the graphs inside."""
+        return edges.frames(self.model)
+
+    @functools.cached_property
+    def called(self) -> set[_guarded.FunctionKey]:
+        """The functions that run: called by the graph, or by one that runs."""
+        found: set[_guarded.FunctionKey] = set()
+        waiting: list[_walk.Scope] = [self.model.graph]
+        while waiting:
+            for scope in _walk.within(waiting.pop()):
+                for key in map(_guarded.function_key, scope.node):
+                    if key in self.functions and key not in found:
+                        found.add(key)
+                        waiting.append(self.functions[key])
+        return found
+
+    def runs(self, function: onnx.FunctionProto | None) -> bool:
+        """Returns whether what is in a function, or in the graph, is ever run."""
+        return function is None or _guarded.key_of(function) in self.called
 
     def nodes(self) -> Iterator[Located]:
         """Yields every node: of the graph, of functions, and of the subgraphs of both."""
@@ -80,5 +103,15 @@ class Subject:
         """The model with all types and shapes that onnx infers, or why there is none."""
         try:
             return _guarded.infer_shapes(self.model)
+        except _guarded.Refused as refused:
+            return refused
+
+    @functools.cached_property
+    def inference(self) -> inference.Inference | _guarded.Refused:
+        """What inference says where it does not believe what the model declares."""
+        if any(f.undefined or f.cycle() or (f.late() and not f.sorts_itself) for f in self.frames):
+            return _guarded.Refused("values must be defined before their use, got others")
+        try:
+            return inference.infer_afresh(self.model, self.frames[0].order())
         except _guarded.Refused as refused:
             return refused

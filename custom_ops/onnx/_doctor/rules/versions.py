@@ -15,7 +15,7 @@ def ir_version(subject: Subject) -> Iterator[Finding]:
     found, newest = subject.model.ir_version, subject.target.ir_version
     if not 3 <= found <= newest:
         yield Finding(
-            Severity.ERROR,
+            Severity.ERROR if found > newest else Severity.WARNING,  # it takes old ones, and 0
             "ir-version",
             "",
             f"the IR version must be 3 to {newest} for {subject.target}, got {found}",
@@ -25,32 +25,41 @@ def ir_version(subject: Subject) -> Iterator[Finding]:
 
 
 def opset(subject: Subject) -> Iterator[Finding]:
-    """The target knows the opset of ai.onnx."""
-    found, newest = subject.opsets.get(""), subject.target.opset
-    if found is not None and found > newest:
-        known = onnx.defs.onnx_opset_version()
-        unknown = f", which is newer than onnx {onnx.__version__} knows too" * (found > known)
-        yield Finding(
-            Severity.ERROR,
-            "opset",
-            "",
-            f"the opset must be at most {newest} for {subject.target}, got {found}{unknown}",
-            f"lower it with custom-ops fix --target {subject.target}, export at opset {newest}, "
-            "or deploy a newer release",
-            fixable=found <= known,
-        )
-    elif found is not None and found < 1:
-        yield Finding(
-            Severity.ERROR,
-            "opset",
-            "",
-            f"the opset must be 1 or later, got {found}",
-            "export the model again",
-        )
+    """The target knows the opset of ai.onnx, and of the other domains that it has itself."""
+    for domain, found in subject.opsets.items():
+        newest = subject.target.newest(domain)
+        if newest is None:
+            continue
+        what = f"opset of {domain}" if domain else "opset"
+        if found > newest:
+            known = onnx.defs.onnx_opset_version()
+            unknown = not domain and found > known
+            newer = f", which is newer than onnx {onnx.__version__} knows too" if unknown else ""
+            lower = f"lower it with custom-ops fix --target {subject.target}, "
+            yield Finding(
+                Severity.ERROR,
+                "opset",
+                "",
+                f"the {what} must be at most {newest} for {subject.target}, got {found}{newer}",
+                f"{lower if not domain else ''}export at opset {newest}, or deploy a newer release",
+                fixable=not domain and not unknown,
+            )
+        elif found < 1:
+            yield Finding(
+                Severity.ERROR,
+                "opset",
+                "",
+                f"the {what} must be 1 or later, got {found}",
+                "export the model again",
+            )
 
 
 def domain_import(subject: Subject) -> Iterator[Finding]:
-    """Each domain of a node is imported, by the model and by the function that has the node."""
+    """Each domain of a node is imported, by the model and by the function that has the node.
+
+    What onnxruntime has itself it takes without an import in the model, in the newest version, as
+    long as the model imports anything.
+    """
     seen: set[tuple[str, str]] = set()
     for located in subject.nodes():
         domain = _walk.domain(located.node.domain)
@@ -59,16 +68,39 @@ def domain_import(subject: Subject) -> Iterator[Finding]:
         if (holder, domain) in seen or subject.opset(domain, function) is not None:
             continue
         seen.add((holder, domain))
+        newest = subject.target.newest(domain)
+        taken = function is None and newest is not None and subject.model.opset_import
         who = f"function {holder!r}" if holder else "the model"
         yield Finding(
-            Severity.ERROR,
+            Severity.WARNING if taken else Severity.ERROR,
             "domain-import",
             located.name,
             f"{who} must import the domain {domain or 'ai.onnx'!r} of {located.node.op_type}, got "
-            "no import of it",
+            f"no import of it{f'; {subject.target} takes version {newest}' if taken else ''}",
             "add the opset import that the op was written for",
             fixable=False,
         )
 
 
-RULES: tuple[Rule, ...] = (ir_version, opset, domain_import)
+def domain_twice(subject: Subject) -> Iterator[Finding]:
+    """Each domain is imported once; of two versions onnxruntime takes the last."""
+    holders = [("the model", subject.model.opset_import)]
+    holders += [(f"function {f.name!r}", f.opset_import) for f in subject.model.functions]
+    for who, imports in holders:
+        versions: dict[str, list[int]] = {}
+        for each in imports:
+            versions.setdefault(_walk.domain(each.domain), []).append(each.version)
+        for domain, found in versions.items():
+            if len(found) > 1:
+                yield Finding(
+                    Severity.WARNING,
+                    "domain-twice",
+                    "",
+                    f"{who} must import the domain {domain or 'ai.onnx'!r} once, got versions "
+                    f"{', '.join(map(str, found))}, of which the last counts",
+                    "remove the other imports with custom-ops fix",
+                    fixable=True,
+                )
+
+
+RULES: tuple[Rule, ...] = (ir_version, opset, domain_import, domain_twice)

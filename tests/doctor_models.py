@@ -1,0 +1,317 @@
+"""For each rule of the doctor: models with its fault, and the same without."""
+
+# ruff: noqa: E501  (one line for each fault: a table)
+
+import contextlib
+import dataclasses
+import unittest.mock
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from custom_ops.onnx import _guarded, _onnx_child
+
+# Writes what the model needs beside it into a folder, and returns the model.
+Maker = Callable[[Path], onnx.ModelProto]
+Edit = Callable[[onnx.ModelProto], Any]
+
+X = np.array([1, -2], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A fault of a model.
+
+    Attributes:
+        code: Of the rule that finds it.
+        name: For messages.
+        faulty: Makes the model with the fault.
+        sound: Makes the one without.
+        expected: What both compute, where they run.
+        feeds: Of what.
+        libraries: What the session registers, in the folder.
+        oldest: The first release that takes the sound model.
+        hangs: Whether a session on the model with the fault does not end.
+    """
+
+    code: str
+    name: str
+    faulty: Maker
+    sound: Maker
+    expected: Any
+    feeds: dict[str, Any] = dataclasses.field(default_factory=lambda: {"x": X})
+    libraries: tuple[str, ...] = ()
+    oldest: str = "1.17"
+    hangs: bool = False  # a session on the model with the fault
+
+
+def parsed(
+    body: str,
+    inputs: str = "float[2] x",
+    outputs: str = "float[2] y",
+    opset: int = 17,
+    ir_version: int = 8,
+    imports: str = "",
+    functions: str = "",
+) -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        f'<ir_version: {ir_version}, opset_import: ["": {opset}{imports}]> '
+        f"g ({inputs}) => ({outputs}) {{ {body} }} {functions}"
+    )
+
+
+def row(
+    code: str,
+    name: str,
+    faulty: onnx.ModelProto,
+    sound: onnx.ModelProto,
+    expected: Any,
+    **rest: Any,
+) -> Fault:
+    """A fault of two models that need no files."""
+    return Fault(code, name, lambda _: faulty, lambda _: sound, expected, **rest)
+
+
+def edited(model: onnx.ModelProto, edit: Edit) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    edit(copy)
+    return copy
+
+
+def with_tensor(model: onnx.ModelProto, *arrays: tuple[str, Any]) -> onnx.ModelProto:
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays]
+    return edited(model, lambda m: m.graph.initializer.extend(tensors))
+
+
+# The two kinds of graphs inside another: of an If, whose condition is true, and of a Loop.
+YES = {"x": X, "c": np.array(True)}
+ONCE = {"x": X, "m": np.array(1)}
+
+
+def branch(body: str, before: str = "", after: str = "y = Identity(z)") -> onnx.ModelProto:
+    other = "else_branch = other () => (float[2] p) { p = Neg(x) }"
+    text = f"z = If (c) <then_branch = chosen () => (float[2] o) {{ {body} }}, {other}>"
+    return parsed(f"{before} {text} {after}", "float[2] x, bool c")
+
+
+def loop(body: str, carried: str = "v", before: str = "") -> onnx.ModelProto:
+    given = f"int64 i, bool t, float[2] {carried}"
+    inner = f"body = b ({given}) => (bool u, float[2] w) {{ u = Identity(t) {body} }}"
+    return parsed(f"{before} y = Loop (m, , x) <{inner}>", "float[2] x, int64 m")
+
+
+def function(
+    body: str, calls: str = "y = f.F(x)", more: str = "", imports: str = '"": 17, "f": 1'
+) -> onnx.ModelProto:
+    text = f'<domain: "f", opset_import: [{imports}]> F (x) => (y) {{ {body} }} '
+    return parsed(calls, imports=', "f": 1', functions=text + more)
+
+
+def nested(depth: int) -> onnx.ModelProto:
+    """Each function calls the next one twice."""
+    text = ""
+    for i in range(depth):
+        op = f"f.F{i + 1}" if i + 1 < depth else "Abs"
+        text += f'<domain: "f", opset_import: ["": 17, "f": 1]> F{i} (x) => (y) '
+        text += f"{{ m = {op}(x) y = {op}(m) }} "
+    return parsed("y = f.F0(x)", imports=', "f": 1', functions=text)
+
+
+def graph_of(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The first graph inside a model's graph."""
+    return next(a.g for node in model.graph.node for a in node.attribute if a.HasField("g"))
+
+
+def info(name: str, element: int, *shape: Any) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+RELU = parsed("y = Relu(x)")
+CHAIN = parsed("t = Relu(x) y = Neg(t)")
+DECOMPOSED = function("y = Relu(x)")
+POSITIVE = np.array([1, 0], np.float32)
+UNUSED = {"calls": "y = Relu(x)"}
+
+VERSIONS = [
+    *(
+        row("ir-version", f"{version}", edited(RELU, lambda m, v=version: setattr(m, "ir_version", v)), RELU, POSITIVE)
+        for version in (0, 2, 15)
+    ),
+    row("opset", "newer", parsed("y = Relu(x)", opset=29), RELU, POSITIVE),
+    row("opset", "none", parsed("y = Relu(x)", opset=0), RELU, POSITIVE),
+    row("opset", "of another domain", parsed("y = Relu(x)", imports=', "ai.onnx.ml": 6'), parsed("y = Relu(x)", imports=', "ai.onnx.ml": 4'), POSITIVE),
+    row("domain-import", "no import at all", edited(RELU, lambda m: m.ClearField("opset_import")), RELU, POSITIVE),
+    row("domain-import", "other imports", edited(RELU, lambda m: setattr(m.opset_import[0], "domain", "other")), RELU, POSITIVE),
+    row("domain-import", "of onnxruntime's domain", parsed("y = com.microsoft.QuickGelu(x)"), parsed("y = com.microsoft.QuickGelu(x)", imports=', "com.microsoft": 1'), X / (1 + np.exp(-1.702 * X))),
+    row("domain-import", "of a function's domain", edited(DECOMPOSED, lambda m: m.opset_import.pop()), DECOMPOSED, POSITIVE),
+    row("domain-import", "in a function", function("y = Relu(x)", imports='"f": 1'), DECOMPOSED, POSITIVE),
+    row("domain-import", "in a function that is not called", function("y = Relu(x)", imports='"f": 1', **UNUSED), DECOMPOSED, POSITIVE),
+    row("domain-twice", "the same version", parsed("y = Relu(x)", imports=', "": 17'), RELU, POSITIVE),
+    row("domain-twice", "the last version counts", parsed("y = Softmax(x)", "float[1, 2, 1] x", "float[1, 2, 1] y", opset=13, imports=', "ai.onnx": 11'), parsed("y = Softmax(x)", "float[1, 2, 1] x", "float[1, 2, 1] y", opset=11), np.full((1, 2, 1), 0.5, np.float32), feeds={"x": np.zeros((1, 2, 1), np.float32)}),
+    row("domain-twice", "the last version, turned", parsed("y = Softmax(x)", "float[1, 2, 1] x", "float[1, 2, 1] y", opset=11, imports=', "ai.onnx": 13'), parsed("y = Softmax(x)", "float[1, 2, 1] x", "float[1, 2, 1] y", opset=13), np.ones((1, 2, 1), np.float32), feeds={"x": np.zeros((1, 2, 1), np.float32)}),
+    row("domain-twice", "in a function", function("y = Relu(x)", imports='"": 17, "": 17'), DECOMPOSED, POSITIVE),
+]  # fmt: skip
+
+FUNCTIONS = [
+    row("recursion", "direct", function("y = f.F(x)"), DECOMPOSED, POSITIVE),
+    row("recursion", "through another", function("y = f.G(x)", more='<domain: "f", opset_import: ["": 17, "f": 1]> G (x) => (y) { y = f.F(x) }'), DECOMPOSED, POSITIVE),
+    row("recursion", "not called", function("y = f.F(x)", **UNUSED), DECOMPOSED, POSITIVE),
+    row("expansion", "2^40", nested(40), nested(3), np.abs(X), hangs=True),
+    row("function-twice", "the same", edited(DECOMPOSED, lambda m: m.functions.append(m.functions[0])), DECOMPOSED, POSITIVE),
+    row("function-twice", "another body", edited(function("y = Neg(x)"), lambda m: m.functions.append(DECOMPOSED.functions[0])), DECOMPOSED, POSITIVE),
+]  # fmt: skip
+
+VALUES = [
+    row("undefined-value", "in the graph", parsed("y = Add(x, q)"), parsed("y = Add(x, x)"), 2 * X),
+    row("undefined-value", "where nothing uses it", parsed("y = Add(x, x) z = Neg(q)"), parsed("y = Add(x, x)"), 2 * X),
+    row("undefined-value", "in a branch", branch("o = Abs(q)"), branch("o = Abs(x)"), np.abs(X), feeds=YES),
+    row("undefined-value", "in a function", function("y = Add(x, q)"), function("y = Add(x, x)"), 2 * X),
+    row("undefined-value", "in a function that is not called", function("y = Add(x, q)", **UNUSED), DECOMPOSED, POSITIVE),
+    row("defined-twice", "by nodes", parsed("t = Abs(x) t = Neg(x) y = Neg(t)"), parsed("t = Neg(x) y = Neg(t)"), X),
+    row("defined-twice", "by a node and an input", parsed("x = Abs(x) y = Neg(x)"), parsed("t = Abs(x) y = Neg(t)"), -np.abs(X)),
+    row("defined-twice", "by a node and an initializer", with_tensor(parsed("w = Abs(x) y = Add(x, w)"), ("w", X)), with_tensor(parsed("y = Add(x, w)"), ("w", X)), 2 * X),
+    row("defined-twice", "by inputs", parsed("y = Abs(x)", "float[2] x, float[2] x"), parsed("y = Abs(x)"), np.abs(X)),
+    row("defined-twice", "in a branch", branch("t = Abs(x) t = Neg(x) o = Neg(t)"), branch("t = Neg(x) o = Neg(t)"), X, feeds=YES),
+    row("defined-twice", "in a function", function("t = Abs(x) t = Neg(x) y = Neg(t)"), function("t = Neg(x) y = Neg(t)"), X),
+    row("defined-twice", "inputs of a function", edited(function("y = Relu(x)"), lambda m: m.functions[0].input.append("x")), DECOMPOSED, POSITIVE),
+    row("defined-twice", "inputs of a loop", edited(loop("w = Abs(v)"), lambda m: setattr(graph_of(m).input[0], "name", "v")), loop("w = Abs(v)"), np.abs(X), feeds=ONCE),
+    row("initializer-twice", "in the graph", with_tensor(parsed("y = Add(x, w)"), ("w", X), ("w", 2 * X)), with_tensor(parsed("y = Add(x, w)"), ("w", 2 * X)), 3 * X),
+    row("initializer-twice", "in a branch", edited(branch("o = Add(x, w)"), lambda m: graph_of(m).initializer.extend([numpy_helper.from_array(X, "w")] * 2)), branch("o = Add(x, x)"), 2 * X, feeds=YES),
+    row("shadowed-value", "by a node, defined before", branch("s = Abs(x) o = Neg(s)", "s = Neg(x)", "y = Add(s, z)"), branch("t = Abs(x) o = Neg(t)", "s = Neg(x)", "y = Add(s, z)"), -X - np.abs(X), feeds=YES),
+    row("shadowed-value", "by a node, an input", branch("t = Abs(x) c = Neg(t) o = Neg(c)"), branch("t = Abs(x) d = Neg(t) o = Neg(d)"), np.abs(X), feeds=YES),
+    row("shadowed-value", "by a node, an initializer", with_tensor(branch("w = Abs(x) o = Neg(w)"), ("w", X)), branch("w = Abs(x) o = Neg(w)"), -np.abs(X), feeds=YES),
+    row("shadowed-value", "by a node, defined later", branch("s = Abs(x) o = Neg(s)", "", "s = Neg(x) y = Add(s, z)"), branch("t = Abs(x) o = Neg(t)", "", "s = Neg(x) y = Add(s, z)"), -X - np.abs(X), feeds=YES),
+    row("shadowed-value", "by the input of a loop", loop("w = Neg(x)", "x"), loop("w = Neg(v)"), -X, feeds=ONCE),
+    row("shadowed-value", "by an initializer", with_tensor(edited(branch("o = Add(x, s)"), lambda m: graph_of(m).initializer.append(numpy_helper.from_array(3 * X, "s"))), ("s", X)), edited(branch("o = Add(x, s)"), lambda m: graph_of(m).initializer.append(numpy_helper.from_array(3 * X, "s"))), 4 * X, feeds=YES),
+    row("cycle", "of two", parsed("a = Add(x, b) b = Relu(a) y = Relu(b)"), CHAIN, -POSITIVE),
+    row("cycle", "of one", parsed("y = Add(x, y)"), CHAIN, -POSITIVE),
+    row("cycle", "through a branch", branch("o = Neg(s)", "", "s = Abs(z) y = Add(s, z)"), branch("o = Neg(x)", "", "s = Abs(z) y = Add(s, z)"), np.array([0, 4]), feeds=YES),
+    row("cycle", "in a branch", branch("t = Add(x, o) o = Abs(t)"), branch("t = Add(x, x) o = Abs(t)"), 2 * np.abs(X), feeds=YES),
+    row("cycle", "in a function", function("t = Neg(y) y = Relu(t)"), DECOMPOSED, POSITIVE),
+    row("unsorted", "in the graph", parsed("y = Neg(t) t = Relu(x)"), CHAIN, -POSITIVE),
+    row("unsorted", "captured by a branch", branch("o = Neg(s)", "", "s = Abs(x) y = Add(s, z)"), branch("o = Neg(s)", "s = Abs(x)", "y = Add(s, z)"), 0 * X, feeds=YES),
+    row("unsorted", "in a branch", branch("o = Neg(t) t = Relu(x)"), branch("t = Relu(x) o = Neg(t)"), -POSITIVE, feeds=YES),
+    row("unsorted", "in a function", function("y = Neg(t) t = Relu(x)"), function("t = Relu(x) y = Neg(t)"), -POSITIVE),
+    row("unsorted", "in a function that is not called", function("y = Neg(t) t = Relu(x)", **UNUSED), DECOMPOSED, POSITIVE),
+    row("missing-output", "of the graph", parsed("t = Relu(x)"), RELU, POSITIVE),
+    row("missing-output", "of a branch", branch("t = Abs(x)"), branch("o = Abs(x)"), np.abs(X), feeds=YES),
+    row("missing-output", "of a branch, from outside", edited(branch("o = Abs(x)"), lambda m: setattr(graph_of(m).output[0], "name", "x")), branch("o = Identity(x)"), X, feeds=YES),
+    row("missing-output", "of a function", function("t = Relu(x)"), DECOMPOSED, POSITIVE),
+    row("missing-output", "of a function, its input", edited(DECOMPOSED, lambda m: m.functions[0].output.__setitem__(0, "x")), function("y = Identity(x)"), X),
+    row("missing-output", "of a function that is not called", function("t = Relu(x)", **UNUSED), DECOMPOSED, POSITIVE),
+    row("output-twice", "of the graph", parsed("y = Relu(x)", outputs="float[2] y, float[2] y"), RELU, POSITIVE),
+    row("output-twice", "of a function", edited(DECOMPOSED, lambda m: m.functions[0].output.append("y")), DECOMPOSED, POSITIVE),
+]  # fmt: skip
+
+
+def named(model: onnx.ModelProto, *path: int) -> onnx.ModelProto:
+    """All nodes of the graph, or of its first inner graph, or of the function, named alike."""
+
+    def edit(copy: onnx.ModelProto) -> None:
+        scope = copy.functions[0] if copy.functions else copy.graph
+        if any(a.HasField("g") for node in scope.node for a in node.attribute):
+            scope = graph_of(copy)
+        for node in scope.node:
+            node.name = "same"
+
+    return edited(model, edit)
+
+
+def with_attribute(model: onnx.ModelProto, *given: onnx.AttributeProto) -> onnx.ModelProto:
+    return edited(model, lambda m: m.graph.node[0].attribute.extend(given))
+
+
+CONCAT = parsed("y = Concat <axis = 0> (x, x)", outputs="float[4] y")
+TWO_X = np.concatenate([X, X])
+AXIS = helper.make_attribute("axis", 0)
+SOFTMAX = with_attribute(parsed("y = Softmax(x)"), AXIS)
+HALF = np.exp(X) / np.exp(X).sum()
+
+NODES = [
+    row("node-name", "in the graph", named(CHAIN), CHAIN, -POSITIVE),
+    row("node-name", "in a branch", named(branch("t = Abs(x) o = Neg(t)")), branch("t = Abs(x) o = Neg(t)"), -np.abs(X), feeds=YES),
+    row("node-name", "in a function", named(function("t = Abs(x) y = Neg(t)")), function("t = Abs(x) y = Neg(t)"), -np.abs(X)),
+    row("node-form", "no op", edited(RELU, lambda m: m.graph.node[0].ClearField("op_type")), RELU, POSITIVE),
+    row("node-form", "too many inputs", parsed("y = Relu(x, x)"), RELU, POSITIVE),
+    row("node-form", "too few inputs", parsed("y = Add(x)"), parsed("y = Add(x, x)"), 2 * X),
+    row("node-form", "an input left out", edited(parsed("y = Add(x, x)"), lambda m: m.graph.node[0].input.__setitem__(1, "")), parsed("y = Add(x, x)"), 2 * X),
+    row("node-form", "too many outputs", parsed("y, z = Relu(x)"), RELU, POSITIVE),
+    row("node-form", "an attribute too many", with_attribute(RELU, AXIS), RELU, POSITIVE),
+    row("node-form", "an attribute missing", parsed("y = Concat(x, x)", outputs="float[4] y"), CONCAT, TWO_X),
+    row("node-form", "an attribute of another type", parsed("y = Concat <axis = 0.0> (x, x)", outputs="float[4] y"), CONCAT, TWO_X),
+    row("node-form", "an attribute without type", edited(CONCAT, lambda m: m.graph.node[0].attribute[0].ClearField("type")), CONCAT, TWO_X),
+    row("node-form", "an attribute twice", with_attribute(SOFTMAX, AXIS), SOFTMAX, HALF),
+    row("node-form", "in a branch", branch("o = Abs(x, x)"), branch("o = Abs(x)"), np.abs(X), feeds=YES),
+    row("node-form", "in a function", function("y = Relu(x, x)"), DECOMPOSED, POSITIVE),
+]  # fmt: skip
+
+
+def weighted(**fields: Any) -> onnx.ModelProto:
+    """A model that adds a tensor of its own."""
+    given = {"name": "w", "data_type": TensorProto.FLOAT, "dims": [2], **fields}
+    return edited(
+        parsed("y = Add(x, w)"), lambda m: m.graph.initializer.append(TensorProto(**given))
+    )
+
+
+WEIGHTED = with_tensor(parsed("y = Add(x, w)"), ("w", X))
+SPARSE = helper.make_sparse_tensor(
+    numpy_helper.from_array(X[1:], "w"), numpy_helper.from_array(np.array([1])), [2]
+)
+ADD_TWO = parsed("y = MatMul(x, q)", "float[2, 2] x, float[2, 2] q", "float[2, 2] y")
+ONES = np.ones((2, 2), np.float32)
+
+TENSORS = [
+    row("tensor-data", "too few bytes", weighted(raw_data=X.tobytes()[:4]), WEIGHTED, 2 * X),
+    row("tensor-data", "too many bytes", weighted(raw_data=X.tobytes() * 2), WEIGHTED, 2 * X),
+    row("tensor-data", "too few numbers", weighted(float_data=[1]), WEIGHTED, 2 * X),
+    row("tensor-data", "too many numbers", weighted(float_data=[1] * 3), WEIGHTED, 2 * X),
+    row("tensor-data", "no numbers", weighted(), WEIGHTED, 2 * X),
+    row("tensor-data", "numbers of another type", weighted(int32_data=[1, 1]), WEIGHTED, 2 * X),
+    row("tensor-data", "a size below 0", weighted(dims=[-2], float_data=[1, 1]), WEIGHTED, 2 * X),
+    row("tensor-data", "no element type", weighted(data_type=0, float_data=[1, 1]), WEIGHTED, 2 * X),
+    row("tensor-data", "of a constant", edited(parsed("w = Constant <value = float[2] {1, -2}> () y = Add(x, w)"), lambda m: m.graph.node[0].attribute[0].t.float_data.pop()), WEIGHTED, 2 * X),
+]  # fmt: skip
+
+TYPES = [
+    row("input-type", "none", edited(RELU, lambda m: m.graph.input[0].ClearField("type")), RELU, POSITIVE),
+    row("input-type", "no element type", edited(RELU, lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type")), RELU, POSITIVE),
+    row("input-type", "an unknown one", edited(RELU, lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99)), RELU, POSITIVE),
+    row("node-types", "shapes that do not broadcast", parsed("y = Add(x, q)", "float[2] x, float[3] q"), parsed("y = Add(x, q)", "float[2] x, float[2] q"), 2 * X, feeds={"x": X, "q": X}),
+    row("node-types", "sizes of a product", parsed("y = MatMul(x, q)", "float[2, 2] x, float[3, 2] q", "float[2, 2] y"), ADD_TWO, 2 * ONES, feeds={"x": ONES, "q": ONES}),
+    row("node-types", "two element types", parsed("y = Add(x, q)", "float[2] x, double[2] q"), parsed("y = Add(x, q)", "float[2] x, float[2] q"), 2 * X, feeds={"x": X, "q": X}),
+    row("node-types", "an element type that the op has not", parsed("y = And(x, x)"), RELU, POSITIVE),
+    row("node-types", "in a branch", branch("t = Cast <to = 11> (x) o = Add(x, t)"), branch("t = Cast <to = 1> (x) o = Add(x, t)"), 2 * X, feeds=YES),
+    row("node-types", "in a function", function("t = Cast <to = 11> (x) y = Add(x, t)"), function("t = Cast <to = 1> (x) y = Add(x, t)"), 2 * X),
+    row("declared-type", "of an output", parsed("y = Relu(x)", outputs="int64[2] y"), RELU, POSITIVE),
+    row("declared-type", "of a value", edited(CHAIN, lambda m: m.graph.value_info.append(info("t", TensorProto.INT64, 2))), CHAIN, -POSITIVE),
+    row("declared-type", "of a branch's output", edited(branch("o = Abs(x)"), lambda m: setattr(graph_of(m).output[0].type.tensor_type, "elem_type", TensorProto.INT64)), branch("o = Abs(x)"), np.abs(X), feeds=YES),
+    row("declared-type", "of a branch's value", edited(branch("t = Abs(x) o = Neg(t)"), lambda m: graph_of(m).value_info.append(info("t", TensorProto.INT64, 2))), branch("t = Abs(x) o = Neg(t)"), -np.abs(X), feeds=YES),
+    row("declared-shape", "of an output", parsed("y = Relu(x)", outputs="float[3] y"), RELU, POSITIVE),
+    row("declared-shape", "the rank of an output", parsed("y = Relu(x)", outputs="float[2, 1] y"), RELU, POSITIVE),
+    row("declared-shape", "of a value", edited(CHAIN, lambda m: m.graph.value_info.append(info("t", TensorProto.FLOAT, 3))), CHAIN, -POSITIVE),
+    row("initializer-type", "the element type", edited(WEIGHTED, lambda m: m.graph.input.append(info("w", TensorProto.INT64, 2))), WEIGHTED, 2 * X),
+    row("initializer-type", "the shape", edited(WEIGHTED, lambda m: m.graph.input.append(info("w", TensorProto.FLOAT, 1))), WEIGHTED, 2 * X),
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def inference_in_this_process() -> Iterator[None]:
+    """Saves the start of a process for each model; none of these hangs or crashes onnx."""
+
+    def run(action: str, model: bytes, seconds: float) -> bytes:
+        try:
+            return _onnx_child.ACTIONS[action](onnx.load_from_string(model))
+        except Exception as error:
+            raise _guarded.Refused(str(error)) from error
+
+    with unittest.mock.patch.object(_guarded, "_in_child", run):
+        yield
+
+
+FAULTS: list[Fault] = [*VERSIONS, *FUNCTIONS, *VALUES, *NODES, *TENSORS, *TYPES]

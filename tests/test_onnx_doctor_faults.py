@@ -1,0 +1,122 @@
+"""The doctor against the installed ONNX Runtime: each rule on models with its fault and without."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from doctor_models import FAULTS, RELU, Fault, inference_in_this_process, nested, parsed
+from onnx import helper
+
+import custom_ops.onnx
+from custom_ops.onnx import _guarded
+from custom_ops.onnx._doctor import rules, trial
+
+INSTALLED = str(custom_ops.onnx.target())
+NEWEST = trial.same_release(onnxruntime.__version__, list(custom_ops.onnx.RELEASES)[-1])
+
+
+@pytest.fixture(autouse=True)
+def fast() -> Iterator[None]:
+    with inference_in_this_process():
+        yield
+
+
+def write(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def refusal(path: Path, fault: Fault) -> str:
+    """What onnxruntime says, or how its numbers differ; "" where all is well."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        for library in fault.libraries:
+            options.register_custom_ops_library(str(path.parent / library))
+        session = onnxruntime.InferenceSession(path, options)
+        result = session.run(None, fault.feeds)[0]
+    except Exception as error:
+        return str(error)
+    if np.shape(result) == np.shape(fault.expected) and np.allclose(result, fault.expected, 1e-5):
+        return ""
+    return f"other numbers: {result}"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.code}, {f.name}")
+def test_the_doctor_says_what_onnxruntime_does(fault: Fault, tmp_path: Path) -> None:
+    for faulty, make in ((True, fault.faulty), (False, fault.sound)):
+        folder = tmp_path / str(faulty)
+        folder.mkdir()
+        path = write(make(folder), folder)
+        libraries = [folder / library for library in fault.libraries]
+        report = custom_ops.onnx.doctor(path, INSTALLED, libraries)
+        found = {finding.code for finding in report.findings}
+        assert (fault.code in found) == faulty, str(report)
+        if not (faulty and fault.hangs) and NEWEST:  # the severities depend on the release
+            said = refusal(path, fault)
+            assert report.ok == (said == ""), f"{report}\nbut onnxruntime: {said}"
+        if not faulty:
+            assert report.findings == (), str(report)
+
+
+def test_each_rule_has_a_fault() -> None:
+    assert {fault.code for fault in FAULTS} >= {rules.code(rule) for rule in rules.ALL}
+
+
+def chain(length: int) -> onnx.ModelProto:
+    nodes = [helper.make_node("Identity", ["x"], ["v0"])]
+    nodes += [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(length)]
+    nodes.append(helper.make_node("Identity", [f"v{length}"], ["y"]))
+    model = parsed("")
+    model.graph.node.extend(nodes)
+    return model
+
+
+def test_a_long_chain_takes_linear_time() -> None:
+    seconds = []
+    for length in (5_000, 50_000):
+        model, start = chain(length), time.process_time()
+        assert custom_ops.onnx.doctor(model, INSTALLED).findings == ()
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 30 * seconds[0]
+
+
+def test_long_chains_that_are_broken() -> None:
+    model = chain(5_000)
+    turned = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(turned)
+    (found,) = custom_ops.onnx.doctor(model, INSTALLED).findings
+    assert (found.code, str(found.severity)) == ("unsorted", "warning")
+    assert "got 5001 that do not in the graph: " in found.sentence
+    model.graph.node[-1].input[0] = "v5000"
+    (found,) = custom_ops.onnx.doctor(model, INSTALLED).findings
+    assert found.code == "cycle"
+    assert len(found.sentence) < 200
+
+
+def test_deep_models_end_no_process() -> None:
+    model = nested(500)
+    assert custom_ops.onnx.doctor(model, INSTALLED).findings[0].code == "expansion"
+    deep = RELU
+    for _ in range(30):  # protobuf takes no deeper ones
+        graph = onnx.GraphProto(name="deep", node=deep.graph.node, output=deep.graph.output)
+        deep = parsed("c = Constant <value = bool {1}> ()")
+        node = helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph)
+        deep.graph.node.append(node)
+        if len(deep.SerializeToString()) > 10**5:
+            break
+    assert all(f.code == "shadowed-value" for f in custom_ops.onnx.doctor(deep, INSTALLED).findings)
+
+
+def test_what_hinders_inference_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise _guarded.Refused("no end")
+
+    monkeypatch.setattr(_guarded, "_in_child", refuse)
+    assert custom_ops.onnx.doctor(RELU, INSTALLED).findings == ()
