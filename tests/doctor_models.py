@@ -314,4 +314,43 @@ def inference_in_this_process() -> Iterator[None]:
         yield
 
 
-FAULTS: list[Fault] = [*VERSIONS, *FUNCTIONS, *VALUES, *NODES, *TENSORS, *TYPES]
+TWO = '<domain: "f", opset_import: ["": 17]> F ({}) => ({}) {{ {} }} '
+ONE_OUTPUT = parsed(
+    "y = f.F(x)", imports=', "f": 1', functions=TWO.format("x", "y, z", "y = Neg(x) z = Exp(x)")
+)
+OVERLOADS = parsed(
+    "t = f.F(x) y = f.F(t)",
+    imports=', "f": 1',
+    ir_version=8,
+    functions=TWO.format("x", "y", "y = Neg(x)") + TWO.format("x", "y", "y = Abs(x)"),
+)
+
+
+def called(name: str, overload: str) -> onnx.ModelProto:
+    """The second function of two, by another name or overload."""
+    copy = edited(OVERLOADS, lambda m: setattr(m.functions[1], "name", name))
+    copy.graph.node[1].op_type = name
+    copy.functions[1].overload = copy.graph.node[1].overload = overload
+    return copy
+
+
+def added(call: str) -> onnx.ModelProto:
+    return parsed(call, imports=', "f": 1', functions=TWO.format("a, b", "y", "y = Add(a, b)"))
+
+
+KERNELS = [
+    row("unknown-op", "no such op", parsed("y = Reluu(x)"), RELU, POSITIVE),
+    row("unknown-op", "of a newer opset", parsed("y = Mish(x)"), parsed("y = Mish(x)", opset=18), X * np.tanh(np.log1p(np.exp(X)))),
+    row("unknown-op", "taken away", parsed("y = Scatter(x, i, x)", "float[2] x, int64[2] i"), parsed("y = ScatterElements(x, i, x)", "float[2] x, int64[2] i"), X, feeds={"x": X, "i": np.array([0, 1])}),
+    row("unknown-op", "in a body", function("y = Reluu(x)"), DECOMPOSED, POSITIVE),
+    row("op-call", "an input of a function left out that its body needs", added("y = f.F(x)"), added("y = f.F(x, x)"), 2 * X),
+    row("kernel", "float64", parsed("y = Asinh(x)", "double[2] x", "double[2] y"), parsed("y = Asinh(x)"), np.arcsinh(X)),
+    row("kernel", "in a body", function("t = Cast<to = 11>(x) u = Asinh(t) y = Cast<to = 1>(u)"), function("y = Asinh(x)"), np.arcsinh(X)),
+    row("kernel", "in a branch", branch("t = Cast<to = 11>(x) u = Asinh(t) o = Cast<to = 1>(u)"), branch("o = Asinh(x)"), np.arcsinh(X), feeds=YES),
+    row("kernel-casts", "float16", parsed("t = Cast<to = 10>(x) u = Ceil(t) y = Cast<to = 1>(u)"), parsed("y = Ceil(x)"), X),
+    row("function-overloads", "of one name", called("F", "other"), called("G", ""), np.abs(X)),
+    row("function-outputs", "the last", ONE_OUTPUT, edited(ONE_OUTPUT, lambda m: m.graph.node[0].output.append("")), -X),
+]  # fmt: skip
+
+
+FAULTS: list[Fault] = [*VERSIONS, *FUNCTIONS, *VALUES, *NODES, *TENSORS, *TYPES, *KERNELS]

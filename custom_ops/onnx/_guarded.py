@@ -7,7 +7,7 @@ functions do not expand beyond a limit. Large weights stay here: only small ones
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -72,6 +72,45 @@ def inline(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
         Refused: onnx raised, crashed, or did not end.
     """
     return onnx.load_from_string(_run("inline", model, seconds))
+
+
+def flatten(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
+    """Returns a model with its functions inlined, and the types and shapes that onnx infers.
+
+    Raises:
+        Refused: onnx raised, crashed, or did not end.
+    """
+    return onnx.load_from_string(_run("flatten", model, seconds))
+
+
+def expand(
+    nodes: Sequence[onnx.GraphProto],
+    opsets: Iterable[onnx.OperatorSetIdProto],
+    seconds: float = SECONDS,
+) -> list[onnx.GraphProto | None]:
+    """Returns the bodies that ONNX defines for ops, with the types that onnx infers.
+
+    Args:
+        nodes: Graphs of one node each, whose inputs have types.
+        opsets: The versions of the domains.
+        seconds: How long it may take.
+
+    Returns:
+        For each node its body; None where it has none, or where onnx does not manage.
+    """
+    carrier = onnx.ModelProto(ir_version=10, opset_import=opsets)
+    for graph in nodes:
+        query = carrier.graph.node.add(op_type="Query")
+        query.attribute.add(name="graph", type=onnx.AttributeProto.GRAPH).g.CopyFrom(graph)
+    try:
+        answer = onnx.load_from_string(_run("expand", carrier, seconds))
+    except Refused:
+        if len(nodes) < 2:
+            return [None] * len(nodes)
+        half = len(nodes) // 2  # one node can crash onnx: the others shall not suffer
+        halves = (nodes[:half], nodes[half:])
+        return [each for part in halves for each in expand(part, carrier.opset_import, seconds)]
+    return [each.attribute[0].g if each.attribute else None for each in answer.graph.node]
 
 
 def _run(action: str, model: onnx.ModelProto, seconds: float) -> bytes:

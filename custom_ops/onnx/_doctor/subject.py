@@ -10,6 +10,9 @@ import onnx
 
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._doctor import edges, inference
+from custom_ops.onnx._kernels.judge import Verdict, judge
+from custom_ops.onnx._kernels.table import table
+from custom_ops.onnx._kernels.typed import SchemaOf, flat
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._targets import Target
 
@@ -105,6 +108,23 @@ class Subject:
             return _guarded.infer_shapes(self.model)
         except _guarded.Refused as refused:
             return refused
+
+    @functools.cached_property
+    def schema_of(self) -> SchemaOf:
+        """The ops as the target knows them at the opsets of the model."""
+        return SchemaOf(table(self.target.release), self.opsets)
+
+    @functools.cached_property
+    def verdicts(self) -> list[Verdict]:
+        """What becomes of the nodes that do not just run on the target, functions inlined."""
+        if self.opsets.get("", 0) > self.target.opset:
+            return []  # the file is refused before its nodes are looked at
+        try:
+            inferred = flat(self.model) if self.functions else self.inferred
+        except _guarded.Refused as refused:
+            inferred = refused
+        known = self.model if isinstance(inferred, _guarded.Refused) else inferred
+        return list(judge(known.graph, self.schema_of))
 
     @functools.cached_property
     def inference(self) -> inference.Inference | _guarded.Refused:

@@ -1,6 +1,14 @@
 """The rules of the doctor, by what they are about; `ALL` has them in the order of the report."""
 
-from custom_ops.onnx._doctor.rules import functions, nodes, tensors, types, values, versions
+from custom_ops.onnx._doctor.rules import (
+    functions,
+    kernels,
+    nodes,
+    tensors,
+    types,
+    values,
+    versions,
+)
 from custom_ops.onnx._doctor.rules.rule import Rule
 
 ALL: tuple[Rule, ...] = (
@@ -10,6 +18,7 @@ ALL: tuple[Rule, ...] = (
     *nodes.RULES,
     *tensors.RULES,
     *types.RULES,
+    *kernels.RULES,
 )
 
 

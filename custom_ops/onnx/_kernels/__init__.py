@@ -1,0 +1,1 @@
+"""Which nodes a release of ONNX Runtime has CPU kernels for."""
