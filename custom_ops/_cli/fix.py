@@ -7,7 +7,7 @@ import typer
 
 from custom_ops._cli.options import AsJson, Model
 from custom_ops._cli.output import Usage, end, progress, write
-from custom_ops._cli.tensors import named
+from custom_ops._cli.tensors import dynamic_axes, named
 
 if TYPE_CHECKING:
     from custom_ops.onnx import Fixed
@@ -46,6 +46,13 @@ def fix(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="A new name of an output; repeatable."),
     ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT:AXES",
+            help="Sizes to open, for example x:0=N,2=H; refused where one is baked in; repeatable.",
+        ),
+    ] = None,
     embed: Annotated[
         bool, typer.Option("--embed", help="Take data in other files into the model's file.")
     ] = False,
@@ -72,6 +79,7 @@ def fix(
     """
     inputs = named("--rename-input", rename_input or (), "old=new")
     outputs = named("--rename-output", rename_output or (), "old=new")
+    sizes = dynamic_axes(dynamic or ())
     with progress("Fixing and comparing" if verify else "Fixing"):
         import custom_ops.onnx
 
@@ -88,6 +96,7 @@ def fix(
             ir_version=ir_version,
             rename_inputs=inputs,
             rename_outputs=outputs,
+            dynamic=sizes,
             embed=embed,
             external=external,
             follow_links=follow_links,

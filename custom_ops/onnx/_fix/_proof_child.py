@@ -100,75 +100,122 @@ def _difference(before: Any, after: Any, tolerances: dict[str, list[float]]) -> 
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
-
-
 def _feeds(path: str, count: int, inputs: int) -> list[list[Any]]:
     with np.load(path) as file:
         return [[file[f"{i}_{j}"] for j in range(inputs)] for i in range(count)]
 
 
-def _main() -> None:
-    work = json.load(sys.stdin)
-    numbers = work["element_types"]
-    feeds = _feeds(work["feeds"], work["count"], len(numbers))
-    expected: dict[int, list[Any]] = {}
+class _Stop(Exception):
+    """There is nothing more to compare."""
+
+
+def _expected(work: dict[str, Any], feeds: list[list[Any]]) -> dict[int, list[Any]]:
+    """Returns what the original gives on the first feeds that it takes; says why if on none."""
     try:
         session = _session(work["before"], work["libraries"])
     except Exception as error:
-        _say(before=_first_line(error))
-        session = None
-    error_text = ""
-    for i, feed in enumerate(feeds) if session is not None else ():
+        _say(before=str(error))
+        return {}
+    expected: dict[int, list[Any]] = {}
+    refusal = ""
+    for i in range(work["count"]):
         try:
-            outputs = _run(session, feed, numbers)
-            again = _run(session, feed, numbers)
+            outputs = _run(session, feeds[i], work["element_types"])
+            again = _run(session, feeds[i], work["element_types"])
         except Exception as error:
-            error_text = error_text or _first_line(error)
+            refusal = refusal or str(error)
             continue
-        expected[i] = outputs
-        pairs = zip(outputs, again, strict=True)
-        if any(_difference(a, b, {}) != 0.0 for a, b in pairs):
+        if any(_difference(a, b, {}) != 0.0 for a, b in zip(outputs, again, strict=True)):
             _say(random=True)
-            return
+            raise _Stop
+        expected[i] = outputs
         if len(expected) == work["runs"]:
             break
-    if session is not None:
-        _say(before="" if expected else error_text)
-    del session
-    gc.collect()
+    _say(before="" if expected else refusal)
+    return expected
+
+
+def _compare(
+    session: Any, work: dict[str, Any], feeds: list[list[Any]], expected: dict[int, list[Any]]
+) -> None:
+    """Says how the outputs of the changed model differ, or whether it runs at all."""
+    if not expected:
+        refusal = ""
+        for i in range(work["count"]):
+            try:
+                _run(session, feeds[i], work["element_types"])
+                refusal = ""
+                break
+            except Exception as error:
+                refusal = refusal or str(error)
+        _say(after=refusal)
+        return
+    names = [each.name for each in session.get_outputs()]
+    for i, outputs in expected.items():
+        got = _run(session, feeds[i], work["element_types"])
+        if len(got) != len(outputs):
+            _say(after="", run=i, differs=f"it has {len(got)} outputs, not {len(outputs)}")
+            raise _Stop
+        found = [_difference(a, b, work["tolerances"]) for a, b in zip(outputs, got, strict=True)]
+        pairs = zip(names, found, strict=True)
+        texts = [f"output {name!r} {each}" for name, each in pairs if isinstance(each, str)]
+        numbers = [each for each in found if isinstance(each, float)]
+        _say(after="", run=i, differs="; ".join(texts), difference=max(numbers, default=0.0))
+
+
+def _try(session: Any, work: dict[str, Any], feeds: list[list[Any]], trial: Any) -> None:
+    """Says at which other sizes a model runs, and whether it computes each row on its own."""
+    sizes: list[int] = []
+    refusal = ""
+    for size, i in trial["candidates"]:
+        if size in sizes:
+            continue
+        try:
+            _run(session, feeds[i], work["element_types"])
+            sizes.append(size)
+        except Exception as error:
+            refusal = refusal or f"at {size}: {error}"
+        if len(sizes) == work["runs"]:
+            break
+    alone = None
     try:
+        first, second, both = (
+            _run(session, feeds[i], work["element_types"]) for i in trial["split"]
+        )
+        triples = zip(first, second, both, strict=True)
+        alone = all(_joined(a, b, c, work["tolerances"]) for a, b, c in triples)
+    except Exception:  # it does not take twice the size, which may be right
+        pass
+    _say(trial=trial["label"], sizes=sizes, refusal=refusal, alone=alone)
+
+
+def _joined(first: Any, second: Any, both: Any, tolerances: dict[str, list[float]]) -> bool:
+    """Returns whether one result is the two others behind each other, or all are the same."""
+    if not all(isinstance(each, np.ndarray) for each in (first, second, both)):
+        return False
+    if both.shape == first.shape:
+        return all(isinstance(_difference(x, both, tolerances), float) for x in (first, second))
+    axes = [i for i, (a, b) in enumerate(zip(first.shape, both.shape, strict=True)) if a != b]
+    if len(axes) != 1:
+        return False
+    together = np.concatenate([first, second], axes[0])
+    return isinstance(_difference(together, both, tolerances), float)
+
+
+def _main() -> None:
+    work = json.load(sys.stdin)
+    feeds = _feeds(work["feeds"], work["all"], len(work["element_types"]))
+    try:
+        expected = _expected(work, feeds)
+        gc.collect()  # the weights of one model at a time
         session = _session(work["after"], work["libraries"])
-        if not expected:
-            error_text = ""
-            for feed in feeds:
-                try:
-                    _run(session, feed, numbers)
-                    error_text = ""
-                    break
-                except Exception as error:
-                    error_text = error_text or _first_line(error)
-            _say(after=error_text)
-            return
-        names = [each.name for each in session.get_outputs()]
-        for i, outputs in expected.items():
-            got = _run(session, feeds[i], numbers)
-            if len(got) != len(outputs):
-                _say(after="", run=i, differs=f"it has {len(got)} outputs, not {len(outputs)}")
-                return
-            found = [
-                _difference(a, b, work["tolerances"]) for a, b in zip(outputs, got, strict=True)
-            ]
-            texts = [
-                f"output {n!r} {f}" for n, f in zip(names, found, strict=True) if isinstance(f, str)
-            ]
-            numbers_only = [each for each in found if not isinstance(each, str)]
-            _say(
-                after="", run=i, differs="; ".join(texts), difference=max(numbers_only, default=0.0)
-            )
+        _compare(session, work, feeds, expected)
+        for trial in work["trials"]:
+            _try(session, work, feeds, trial)
+    except _Stop:
+        return
     except Exception as error:
-        _say(after=_first_line(error))
+        _say(after=str(error))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Random inputs for a model, as the messages of tensors say what it takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,22 +39,20 @@ def required(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in given]
 
 
-def feeds(
-    inputs: Sequence[onnx.ValueInfoProto], fixed: Mapping[str, int] | None = None
-) -> Iterator[Feed]:
+def feeds(inputs: Sequence[onnx.ValueInfoProto], seed: int = 0) -> Iterator[Feed]:
     """Yields arrays of several sizes for inputs; those of one where all sizes are fixed.
 
     Args:
         inputs: The inputs.
-        fixed: Sizes of axes by their names.
+        seed: Which numbers.
 
     Raises:
         Undrawable: An input is no tensor, or does not say its number of axes.
     """
     seen = set()
     for first, other in _OPEN_SIZES:
-        generator = np.random.default_rng(0)
-        known = dict(fixed or {})
+        generator = np.random.default_rng(seed)
+        known: dict[str, int] = {}
         arrays = [_draw(value, first, other, known, generator) for value in inputs]
         names = [value.name for value in inputs]
         sizes = described(names, arrays)

@@ -13,6 +13,7 @@ from custom_ops import _library
 from custom_ops.onnx import _guarded, _storage, _walk
 from custom_ops.onnx._doctor.doctor import examine
 from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._fix import dynamic as dynamics
 from custom_ops.onnx._fix import ir_version as versions
 from custom_ops.onnx._fix import names
 from custom_ops.onnx._fix import opset as opsets
@@ -85,6 +86,7 @@ def fix(
     ir_version: int | None = None,
     rename_inputs: Mapping[str, str] | None = None,
     rename_outputs: Mapping[str, str] | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
     embed: bool = False,
     external: bool = False,
     follow_links: bool = False,
@@ -108,6 +110,8 @@ def fix(
         ir_version: The IR version; where left out as for `opset`.
         rename_inputs: New names of inputs, by the old ones.
         rename_outputs: New names of outputs, by the old ones.
+        dynamic: Sizes of inputs to open: by the input's (old) name and the axis, a name for the
+            size. Refused where the old size is baked into a node, or nothing runs at another.
         embed: Whether to take data in other files into the model.
         external: Whether to put the data of initializers into a file beside the model.
         follow_links: Whether data behind symbolic links may be read; it is copied.
@@ -161,6 +165,8 @@ def fix(
     if ir_version is not None:
         text = versions.set_version(changed, ir_version)
         changes += [Change("ir-version", text)] if text else []
+    texts, opened = dynamics.open_sizes(changed, dynamic or {})
+    changes += [Change("dynamic", text) for text in texts]
     for text in names.rename(changed, rename_inputs or {}, rename_outputs or {}):
         changes.append(Change("rename", text))
     if _storage.is_external(changed):
@@ -173,7 +179,7 @@ def fix(
         count = sum(1 for _ in _storage.movable(changed))
         text = f"put the data of {count} initializers into a file beside"
         changes.append(Change("external", text if count else "no initializer is large enough"))
-    compare = functools.partial(_compare, document, inputs, libraries) if verify else None
+    compare = functools.partial(_compare, document, inputs, libraries, opened) if verify else None
     done = Proof(Verdict.SKIPPED)
     if compare is not None or output is not None:
         done = _write(document, changed, output, external, compare)
@@ -220,6 +226,7 @@ def _compare(
     document: Document,
     inputs: Sequence[onnx.ValueInfoProto],
     libraries: Sequence[str | os.PathLike[str]],
+    opened: Sequence[dynamics.Opened],
     after: Path,
 ) -> Proof:
     """Compares the original with the file of the fixed model; raises where they differ."""
@@ -231,14 +238,14 @@ def _compare(
     registered = [*libraries, *([_library.library_path()] if ours else [])]
     try:
         if document.path is not None and is_binary(document.path):
-            return proofs.compare(inputs, document.path, after, registered)
+            return proofs.compare(inputs, document.path, after, registered, opened)
         # The message of a file has been changed; that of a caller has not.
         original = document if document.path is None else read(document.path)
         with tempfile.TemporaryDirectory() as folder:
             before = Path(folder) / "original.onnx"
             with _storage.written(_duplicate(original.proto), document.folder, before, False):
                 pass
-            return proofs.compare(inputs, before, after, registered)
+            return proofs.compare(inputs, before, after, registered, opened)
     except proofs.Differs as reason:
         raise ValueError(
             f"fix: the fixed model must compute what {document.name} does, but {reason}; nothing "

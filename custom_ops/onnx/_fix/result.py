@@ -48,7 +48,7 @@ class Proof:
 
     Attributes:
         verdict: How it ended.
-        note: Why it was not compared, or "".
+        note: Why it was not compared; or, of opened sizes, how the model runs at others.
         sizes: The shapes of the random inputs that both ran on, one text for each run.
         difference: The largest absolute difference of any output, with the optimizations of the
             session off; None where nothing was compared.
@@ -68,7 +68,8 @@ class Proof:
         if self.verdict is Verdict.EQUAL:
             runs = "; ".join(self.sizes)
             same = "bit for bit" if not self.difference else f"within {self.difference:.3g}"
-            return f"outputs equal {same} in onnxruntime {self.release} on {runs}"
+            more = f"; {self.note}" if self.note else ""
+            return f"outputs equal {same} in onnxruntime {self.release} on {runs}{more}"
         return f"{self.verdict}: {self.note}" if self.note else str(self.verdict)
 
 
