@@ -23,6 +23,8 @@ from onnx.backend.test.case.node import collect_testcases
 from custom_ops.onnx import target
 from custom_ops.onnx._fix import opset
 
+_TOLERANCES = {"float16": (2e-3, 2e-3), "float32": (1e-5, 1e-6), "float64": (1e-9, 1e-9)}
+
 
 def _opset(model: onnx.ModelProto) -> int | None:
     return next((each.version for each in model.opset_import if not each.domain), None)
@@ -76,7 +78,7 @@ def _same(before: list[Any], after: list[Any]) -> bool:
             if a.shape != b.shape or a.dtype != b.dtype:
                 return False
             if a.dtype.kind in "fc":
-                if not np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True):
+                if not np.allclose(a, b, *_TOLERANCES.get(a.dtype.name, (0, 0)), equal_nan=True):
                     return False
             elif not np.array_equal(a, b):
                 return False
