@@ -198,7 +198,9 @@ def _mend(
         found = examine(Subject(document, target, libraries))
         codes = dict.fromkeys(each.code for each in found if each.fixable and each.code in MENDS)
         done = [
-            Change(code, text) for code in codes for text in MENDS[code](document.proto, target)
+            Change(code, text)
+            for code in codes
+            for text in MENDS[code](Subject(document, target, libraries))
         ]
         if not done:
             break

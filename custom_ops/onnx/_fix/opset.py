@@ -35,7 +35,8 @@ def set_opset(model: onnx.ModelProto, version: int) -> list[str]:
     done, hindered = [], []
     context = Context(model)
     for holder, imports in _holders(model):
-        old = max((e.version for e in imports if _walk.domain(e.domain) == ""), default=version)
+        versions = [each.version for each in imports if _walk.domain(each.domain) == ""]
+        old = versions[-1] if versions else version  # of several the last counts
         if old == version:
             continue
         for number in (old, version):

@@ -78,8 +78,26 @@ def domain_import(subject: Subject) -> Iterator[Finding]:
             f"{who} must import the domain {domain or 'ai.onnx'!r} of {located.node.op_type}, got "
             f"no import of it{f'; {subject.target} takes version {newest}' if taken else ''}",
             "add the opset import that the op was written for",
-            fixable=False,
+            fixable=implied_version(subject, domain, function) is not None,
         )
+
+
+def implied_version(
+    subject: Subject, domain: str, function: onnx.FunctionProto | None
+) -> int | None:
+    """Returns the version of a domain that an import can only mean, where one is missing.
+
+    It is that of the model for a function, that of all functions for the model, and 1 for the
+    domain of the model's functions, whose version counts nowhere.
+    """
+    if function is not None and subject.opset(domain) is not None:
+        return subject.opset(domain)
+    versions = {subject.opset(domain, each) for each in subject.model.functions} - {None}
+    if len(versions) == 1:
+        return versions.pop()
+    known = subject.target.newest(domain) is not None
+    own = any(_walk.domain(each.domain) == domain for each in subject.model.functions)
+    return 1 if own and not versions and not known else None
 
 
 def domain_twice(subject: Subject) -> Iterator[Finding]:
