@@ -20,7 +20,8 @@ def replay(g: Any, function: Any, inputs: list[Any], attributes: dict[str, Any])
         The value of its output; a list of them, where it has several.
     """
     values = dict(zip(function.input, inputs, strict=True))
-    if any(a.g.node for node in function.node for a in node.attribute):
+    blocks = [a.g for node in function.node for a in node.attribute]
+    if any(a.g.node for block in blocks for node in block.node for a in node.attribute):
         # torch would write wrong ranks at the ends of blocks within blocks.
         _globals().onnx_shape_inference = False
     _add(g, function.node, values, attributes)
@@ -36,6 +37,11 @@ def shape_inference_restored() -> Iterator[None]:
         yield
     finally:
         _globals().onnx_shape_inference = before
+
+
+def infers_shapes() -> bool:
+    """Returns whether the exporter still infers shapes; else it writes those of the example."""
+    return bool(_globals().onnx_shape_inference)
 
 
 def _globals() -> Any:

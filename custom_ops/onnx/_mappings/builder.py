@@ -58,6 +58,11 @@ class Ops:
         self._scopes: list[list[ir.Node]] = [[]]
 
     @property
+    def model_opset(self) -> int:
+        """The opset that the model gets: nodes for one below 18 may be written in 18 first."""
+        return self._asked
+
+    @property
     def nodes(self) -> list[ir.Node]:
         """The nodes so far."""
         return self._scopes[0]

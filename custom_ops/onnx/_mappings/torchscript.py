@@ -1,5 +1,6 @@
 """Mappings under the TorchScript exporter: symbolic functions that look them up."""
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -26,12 +27,15 @@ class Installation:
 
     def __init__(self) -> None:
         self._active = True
+        self._restore = contextlib.ExitStack()
+        self._restore.enter_context(_replay.shape_inference_restored())
 
     def uninstall(self) -> None:
         """Gives plain TorchScript export back what it had."""
         global _depth
         if self._active:
             self._active = False
+            self._restore.close()
             _depth -= 1
             _synchronise()
 
@@ -89,7 +93,8 @@ def _install(op: str) -> None:
         opset: functions[opset] if functions is not None and functions.overridden(opset) else None
         for opset in opsets
     }
-    if any(before.values()) and all(m.is_of_pack for m in _mappings_of(op)):
+    theirs = [f for f in before.values() if f is not None and not _is_of_torchvision(f)]
+    if theirs and all(m.is_of_pack for m in _mappings_of(op)):
         return  # the pack gives way to what the user has told the exporter
     _installed[op] = before
 
@@ -107,6 +112,11 @@ def _uninstall(op: str) -> None:
             torch.onnx.register_custom_op_symbolic(op, before, opset)
     if not _group(op)._functions:  # the exporter fails on an op that it knows in no opset
         del _symbolics()._registry[op]
+
+
+def _is_of_torchvision(function: Callable[..., Any]) -> bool:
+    """Returns whether torchvision registered a function itself; the pack does better."""
+    return str(getattr(function, "__module__", "")).startswith("torchvision.")
 
 
 def _mappings_of(op: str) -> list[registry.Mapping]:
