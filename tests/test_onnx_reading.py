@@ -60,6 +60,12 @@ def test_what_is_no_model(content: bytes, tmp_path: Path) -> None:
             read(given)
 
 
+def test_texts_that_are_not_utf_8() -> None:
+    content = relu().SerializeToString().replace(b"Relu", b"Re\xffu")
+    with pytest.raises(custom_ops.onnx.UnreadableModel, match="not UTF-8"):
+        read(content)
+
+
 def test_text_is_read_by_its_suffix(tmp_path: Path) -> None:
     onnx.save(relu(), tmp_path / "m.textproto")
     assert read(tmp_path / "m.textproto").proto == relu()

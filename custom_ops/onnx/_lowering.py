@@ -4,11 +4,11 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from custom_ops.onnx import _nodes, _origin
 from custom_ops.onnx._model import open_model
-from custom_ops.onnx._nodes import our_nodes
+from custom_ops.onnx._nodes import infer_types, our_nodes
 from custom_ops.onnx._reading import ModelLike
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
@@ -94,7 +94,7 @@ def inline(model: ir.Model, dtypes: dict[ir.Node, str]) -> None:
     RemoveUnusedNodesPass()(model)
     model.opset_imports.pop(DOMAIN, None)
     # Runtimes have no kernel for CastLike and warn that they cannot fold it; the types are known.
-    ShapeInferencePass(strict_mode=False)(model)
+    infer_types(model)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.op_type == "CastLike" and node.domain == "" and node.inputs[1] is not None:
             dtype = node.inputs[1].dtype

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
+from custom_ops._errors import UnreadableModel
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, by_onnx_name
 
@@ -144,12 +145,43 @@ def dtype_name(dtype: ir.DataType) -> str:
 
 def with_inferred_types(model: ir.Model) -> ir.Model:
     """Returns a copy with types and shapes wherever onnx can infer them, through bodies too."""
-    copy = model.clone()
+    copy = copied(model)
     complete(copy)
     # For inference the type that a body computes in does not matter.
     attach_bodies(copy, dict.fromkeys((node for node, _ in our_nodes(copy)), "float32"))
-    ShapeInferencePass(strict_mode=False)(copy)
+    infer_types(copy)
     return copy
+
+
+def copied(model: ir.Model) -> ir.Model:
+    """Returns a copy.
+
+    Raises:
+        UnreadableModel: A node uses a value that nothing makes.
+    """
+    try:
+        return model.clone()
+    except RuntimeError as error:
+        raise _invalid("must have each value that a node uses", error) from error
+
+
+def infer_types(model: ir.Model) -> None:
+    """Adds the types and shapes that onnx infers.
+
+    Raises:
+        UnreadableModel: onnx takes the model for invalid.
+    """
+    try:
+        ShapeInferencePass(strict_mode=False)(model)
+    except Exception as error:  # of onnx's C++, wrapped by onnx-ir in one of its own
+        raise _invalid("must have types that onnx can infer", error) from error
+
+
+def _invalid(rule: str, error: BaseException) -> UnreadableModel:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip().splitlines() or ["no reason"]
+    return UnreadableModel(f"model: the graph {rule}, got: {said[0]}; see `custom-ops doctor`")
 
 
 def first_input(node: ir.Node) -> ir.Value:

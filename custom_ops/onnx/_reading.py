@@ -1,5 +1,6 @@
 """Reads a model as it is written, without its external data, and refuses what is none."""
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import TypeAlias
 import onnx
 import onnx.serialization
 import onnx_ir as ir
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
 
 from custom_ops._errors import UnreadableModel
-from custom_ops.onnx import _external
+from custom_ops.onnx import _external, _guarded
 
 ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+_SMALL = 1 << 26  # bytes, of which another copy does no harm
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ def read(model: ModelLike) -> Document:
         raise _refusal(what, f"what does not parse ({type(error).__name__})") from error
     if not proto.HasField("graph"):  # as of an empty file, which parses
         raise _refusal(what, "one without a graph")
+    if not _is_text(proto):
+        raise _refusal(what, "one with names or other texts that are not UTF-8")
     return Document(proto, path)
 
 
@@ -95,6 +102,29 @@ def is_binary(path: Path) -> bool:
     """Returns whether a file has the binary form, which onnxruntime reads, by its suffix."""
     known = onnx.serialization.registry.get_format_from_file_extension(path.suffix)
     return known in (None, "protobuf")
+
+
+def _is_text(proto: onnx.ModelProto) -> bool:
+    """Returns whether all texts are UTF-8; the message of onnx gives others as bytes."""
+    texts = proto if proto.ByteSize() < _SMALL else _guarded.without_large_weights(proto)
+    try:
+        _strict_message().FromString(texts.SerializeToString())
+    except DecodeError:
+        return False
+    return True
+
+
+@functools.cache
+def _strict_message() -> type[Message]:
+    """Returns the message of onnx in the syntax of protobuf that checks texts when it parses."""
+    file = descriptor_pb2.FileDescriptorProto()
+    onnx.ModelProto.DESCRIPTOR.file.CopyToProto(file)
+    file.syntax, file.name = "proto3", "custom_ops/onnx.proto"
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    found = pool.FindMessageTypeByName(onnx.ModelProto.DESCRIPTOR.full_name)
+    strict: type[Message] = message_factory.GetMessageClass(found)
+    return strict
 
 
 def _refusal(what: str, got: str) -> UnreadableModel:

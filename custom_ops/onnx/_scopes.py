@@ -141,7 +141,7 @@ def scopes(nodes: Iterable[Node], weights: Iterable[str] = ()) -> list[Scope | N
         if note is None
         else Scope(
             tuple(
-                replace(module, call=module.call or call)
+                replace(module, call=call) if call and not module.call else module
                 for module, call in zip(note.modules, calls[note.unit], strict=True)
             ),
             source_line(node),
@@ -257,9 +257,10 @@ def _with_weights(
             of_first = by_scope[counted[1]]
             if of_node & of_first or by_scope[scope] <= of_first:
                 scope, call = counted[1], int(counted[2])
-        *around, innermost = chained(scope)
-        modules = (*around, replace(innermost, call=call))
-        corrected[i] = _Note(modules, nodes[i].name, (innermost.path, own))
+        modules = chained(scope)
+        if call:
+            modules = (*modules[:-1], replace(modules[-1], call=call))
+        corrected[i] = _Note(modules, nodes[i].name, (modules[-1].path, own))
     return corrected
 
 

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from custom_ops.onnx import _nodes
 from custom_ops.ops._body import DOMAIN, VERSION
@@ -106,8 +105,8 @@ def _with_shapes(model: ir.Model) -> ir.Model:
     opset = _nodes.opset_of(model)
     if all(opset >= op.onnx.body.min_opset for _, op in _nodes.our_nodes(model)):
         return _nodes.with_inferred_types(model)
-    copy = model.clone()  # too old for the bodies: no shape is known behind our nodes
-    ShapeInferencePass(strict_mode=False)(copy)
+    copy = _nodes.copied(model)  # too old for the bodies: no shape is known behind our nodes
+    _nodes.infer_types(copy)
     return copy
 
 
