@@ -11,7 +11,7 @@ import pytest
 from models_to_break import seeds
 from test_cli import call
 
-COUNT = 300
+COUNT = 200
 
 
 def faults(events: list[fuzz.Fault | int]) -> list[fuzz.Fault]:

@@ -11,6 +11,7 @@ code 1, and with the cases, where that is not so.
 """
 
 import argparse
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -248,6 +249,7 @@ def _work(
     quiet = os.open(os.devnull, os.O_WRONLY)  # C++ writes what it thinks of a model
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+    faulthandler.disable()  # a crash is told of by its exit code
     fork_for_onnx()
     fuzzer = Fuzzer(Path(folder) / "fuzz", seed, tools)
     for case in cases:
