@@ -77,7 +77,7 @@ def by_mapping(path: Path) -> None:
 def Asinh(x):  # type: ignore[no-untyped-def]  # types of onnxscript are none of mypy
     """The body of a function of the model: sign(x) log(|x| + sqrt(x^2 + 1))."""
     size = opset18.Abs(x)
-    one = opset18.CastLike(opset18.Constant(value_float=1.0), x)
+    one = opset18.CastLike(opset18.Constant(value_float=1.0), x)  # type: ignore[type-var]
     return opset18.Sign(x) * opset18.Log(size + opset18.Sqrt(size * size + one))
 
 

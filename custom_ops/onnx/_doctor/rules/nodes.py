@@ -103,7 +103,7 @@ class _Form:
 def _form(op_type: str, domain: str, version: int) -> _Form | None:
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # the latter for a version of over 32 bits
         return None  # whether the target knows it is another rule's question
     single = onnx.defs.OpSchema.FormalParameterOption.Single
     return _Form(
