@@ -1,4 +1,4 @@
-"""Functions of two numbers, which the TorchScript exporter lacks or gets wrong."""
+"""Functions of two numbers, which an exporter lacks or gets wrong."""
 
 import math
 from typing import Any
@@ -7,7 +7,8 @@ from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float, is_float, promoted
 from custom_ops.onnx._mappings.pack.elementwise import log1p, negative
 
-torchscript = {"since_opset": 15, "exporter": "torchscript"}
+both: Any = {"since_opset": 15, "exporter": "both"}
+torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
 
 @packed("aten::floor_divide", **torchscript)
@@ -26,19 +27,19 @@ def _floor_divide(op: Any, self: Any, other: Any) -> Any:
     return op.Where(op.Equal(b, 0.0), op.Div(a, b), floor)
 
 
-@packed("aten::copysign", **torchscript)
+@packed("aten::copysign", **both)
 def _copysign(op: Any, input: Any, other: Any) -> Any:
     a, b = promoted(op, as_float(op, input), as_float(op, other))
     size = op.Abs(a)
     return op.Where(negative(op, b), op.Neg(size), size)
 
 
-@packed("aten::fmax", **torchscript)
+@packed("aten::fmax", **both)
 def _fmax(op: Any, self: Any, other: Any) -> Any:
     return _ignoring_nan(op, "Max", self, other)
 
 
-@packed("aten::fmin", **torchscript)
+@packed("aten::fmin", **both)
 def _fmin(op: Any, self: Any, other: Any) -> Any:
     return _ignoring_nan(op, "Min", self, other)
 
@@ -51,7 +52,7 @@ def _ignoring_nan(op: Any, kind: str, self: Any, other: Any) -> Any:
     return op.Where(op.IsNaN(a), b, op.Where(op.IsNaN(b), a, found))
 
 
-@packed("aten::hypot", **torchscript)
+@packed("aten::hypot", **both)
 def _hypot(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, self, other)
     a, b = op.Abs(a), op.Abs(b)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float, is_float
 
-torchscript = {"since_opset": 15, "exporter": "torchscript"}
+torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
 
 def log1p(op: Any, x: Any) -> Any:

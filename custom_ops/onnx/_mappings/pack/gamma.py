@@ -6,7 +6,7 @@ from typing import Any
 from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack.special import horner, narrow, wide
 
-both = {"since_opset": 15, "exporter": "both"}
+both: Any = {"since_opset": 15, "exporter": "both"}
 
 # Lanczos' series with g = 7 and 9 terms: relative error below 1e-15 on the right half plane.
 _LANCZOS = (

@@ -118,7 +118,7 @@ def _logcumsumexp(op: Any, self: Any, dim: int) -> Any:
     return op.Transpose(sums, perm=[order.index(i) for i in range(self.rank)])
 
 
-@packed("aten::cumprod", since_opset=15, exporter="torchscript")
+@packed("aten::cumprod", since_opset=15)
 def _cumprod(op: Any, self: Any, dim: int, dtype: Any = None) -> Any:
     x = op.Cast(self, to=onnx_dtype(dtype)) if dtype is not None else self
     x = x if is_float(x) or dtype is not None else op.Cast(x, to=_INT64)
@@ -135,6 +135,14 @@ def _cumprod(op: Any, self: Any, dim: int, dtype: Any = None) -> Any:
 
     _, products = op.Loop(op.Squeeze(op.Shape(x, end=1), [0]), True, one, body=step)
     return op.Transpose(products, perm=[order.index(i) for i in range(x.rank)])
+
+
+@packed("aten::aminmax", since_opset=18)
+def _aminmax(op: Any, self: Any, *, dim: Any = None, keepdim: bool = False) -> Any:
+    found = _amin(op, self, dim, keepdim), _amax(op, self, dim, keepdim)
+    if dim is None and keepdim:
+        return tuple(op.Reshape(x, [1] * self.rank) for x in found)
+    return found
 
 
 @packed("aten::dist", since_opset=15, exporter="torchscript")
@@ -183,7 +191,7 @@ def mean(op: Any, x: Any, axes: Sequence[int] | None = None, keepdim: bool = Fal
     return op.Div(_summed(op, x, axes, keepdim), op.CastLike(count, x))
 
 
-@packed("aten::cov", since_opset=15, exporter="torchscript")
+@packed("aten::cov", since_opset=15)
 def _cov(
     op: Any, self: Any, correction: int = 1, fweights: Any = None, aweights: Any = None
 ) -> Any:
@@ -198,7 +206,7 @@ def _cov(
     return op.Squeeze(product, [0, 1]) if flat else product
 
 
-@packed("aten::corrcoef", since_opset=15, exporter="torchscript")
+@packed("aten::corrcoef", since_opset=15)
 def _corrcoef(op: Any, self: Any) -> Any:
     product = _cov(op, self)
     if self.rank < 2:

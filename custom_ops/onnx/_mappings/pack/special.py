@@ -9,8 +9,8 @@ from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float
 from custom_ops.onnx._mappings.pack.elementwise import log1p
 
-both = {"since_opset": 15, "exporter": "both"}
-torchscript = {"since_opset": 15, "exporter": "torchscript"}
+both: Any = {"since_opset": 15, "exporter": "both"}
+torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
 # exp(x^2) erfc(x) times (x + 3), as a polynomial of 1 - 6 / (x + 3): the interpolation at the
 # Chebyshev points of degree 22; its relative error on x >= 0 is below 2e-14.

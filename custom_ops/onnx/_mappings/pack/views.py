@@ -6,7 +6,7 @@ from typing import Any
 from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import axis_of, known_size
 
-torchscript = {"since_opset": 15, "exporter": "torchscript"}
+torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
 
 @packed("aten::alias_copy", **torchscript)
