@@ -81,7 +81,9 @@ def _of_torchvision() -> list[Entry]:
 
     def entry(name: str, args: tuple[Any, ...]) -> Entry:
         call = getattr(torchvision.ops, name)
-        return Entry(f"torchvision.{name}", f"torchvision::{name}", call, lambda: iter([(args, {})]))
+        return Entry(
+            f"torchvision.{name}", f"torchvision::{name}", call, lambda: iter([(args, {})])
+        )
 
     return [entry(name, args) for name, args in calls.items()]
 
@@ -207,9 +209,7 @@ def _run(path: Path, tensors: tuple[torch.Tensor, ...]) -> list[Any]:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        str(path), settings, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     given = [_real(tensor).numpy() for tensor in tensors]
     names = [value.name for value in session.get_inputs()]
     if len(names) == len(given):

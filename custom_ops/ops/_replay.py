@@ -20,11 +20,15 @@ def replay(g: Any, function: Any, inputs: list[Any], attributes: dict[str, Any])
         The value of its output; a list of them, where it has several.
     """
     values = dict(zip(function.input, inputs, strict=True))
+    types: dict[str, Any] = {}
     blocks = [a.g for node in function.node for a in node.attribute]
     if any(a.g.node for block in blocks for node in block.node for a in node.attribute):
         # torch would write wrong ranks at the ends of blocks within blocks.
         _globals().onnx_shape_inference = False
-    _add(g, function.node, values, attributes)
+    if any(block.node for block in blocks) or not _globals().onnx_shape_inference:
+        # Numbers beside float64 would become float32: the types are told instead.
+        types.update(_types(function.value_info))
+    _add(g, function.node, values, attributes, types)
     outputs = [values[name] for name in function.output]
     return outputs if len(outputs) > 1 else outputs[0]
 
@@ -50,14 +54,21 @@ def _globals() -> Any:
     return _globals.GLOBALS
 
 
-def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any]) -> None:
+def _types(stated: Any) -> dict[str, Any]:
+    """Returns the types of values by name."""
+    return {value.name: _type(value) for value in stated if value.type.tensor_type.elem_type}
+
+
+def _add(
+    g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any], types: dict[str, Any]
+) -> None:
     for node in nodes:
         inputs = [values[name] if name else none(g) for name in node.input]
         graphs = [a.g for a in node.attribute if a.g.node or a.g.output]
         others = [a for a in node.attribute if not (a.g.node or a.g.output)]
         keywords = dict(_keyword(a, attributes) for a in others)
         if graphs:
-            outputs = _add_with_blocks(g, node, graphs, inputs, keywords, values, attributes)
+            outputs = _add_with_blocks(g, node, graphs, inputs, keywords, values, attributes, types)
         elif node.op_type == "Shape" and keywords:
             outputs = _part_of_shape(g, inputs[0], **keywords)
         else:
@@ -65,6 +76,8 @@ def _add(g: Any, nodes: Any, values: dict[str, Any], attributes: dict[str, Any])
             outputs = g.op(name, *inputs, **keywords, outputs=len(node.output))
         listed = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         values.update(zip(node.output, listed, strict=True))
+        for name in set(node.output) & types.keys():
+            values[name].setType(types[name])
 
 
 def _add_with_blocks(
@@ -75,6 +88,7 @@ def _add_with_blocks(
     keywords: dict[str, Any],
     values: dict[str, Any],
     attributes: dict[str, Any],
+    types: dict[str, Any],
 ) -> Any:
     from torch.onnx._internal.torchscript_exporter import jit_utils, utils
 
@@ -87,7 +101,8 @@ def _add_with_blocks(
             value = utils._add_input_to_block(context.block)
             value.setType(_type(given))
             inner[given.name] = value
-        _add(context, graph.node, inner, attributes)
+        told = types | _types(graph.value_info) if types else types
+        _add(context, graph.node, inner, attributes, told)
         for result in graph.output:
             utils._add_output_to_block(context.block, inner[result.name])
     return outputs

@@ -158,11 +158,15 @@ def _schema(op: str, g: Any) -> Any:
     """Returns the schema of the call; the exporter knows which overload it is."""
     try:
         return torch._C.parse_schema(g.original_node.schema())
-    except RuntimeError:
-        first = next(iter(schema.overloads(op)), None)
-        if first is None:
-            raise MappingRefused(f"{op}: the op must be registered in torch, got none") from None
-        return first._schema
+    except RuntimeError:  # the exporter made tensors of numbers, and knows it no more
+        counts = [len(list(each)) for each in (g.original_node.inputs(), g.original_node.outputs())]
+        found = [overload._schema for overload in schema.overloads(op)]
+        fitting = [s for s in found if [len(s.arguments), len(s.returns)] == counts]
+        if not fitting:
+            raise MappingRefused(
+                f"{op}: the call must fit an overload of torch, got none"
+            ) from None
+        return fitting[0]
 
 
 def _own(op: str, opset: int) -> Callable[..., Any]:
@@ -259,6 +263,7 @@ def _replayed(g: Any, op: Any, outputs: list[ir.Value], given: _Inputs) -> Any:
     function.input.extend(each.name for each in proto.input)
     function.output.extend(each.name for each in proto.output)
     function.node.extend(proto.node)
+    function.value_info.extend([*proto.value_info, *proto.output])
     results = _replay.replay(g, function, given.theirs, {})
     listed = results if isinstance(results, (list, tuple)) else [results]
     for result, original in zip(listed, g.original_node.outputs(), strict=False):

@@ -8,7 +8,7 @@ import torch
 
 from custom_ops.onnx._mappings.tensor import Tensor, is_floating
 
-_TORCH = {
+_TORCH: dict[ir.DataType | None, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.DOUBLE: torch.float64,
     ir.DataType.FLOAT16: torch.float16,
@@ -20,7 +20,7 @@ _TORCH = {
     ir.DataType.UINT8: torch.uint8,
     ir.DataType.BOOL: torch.bool,
 }
-_ONNX = {dtype: code for code, dtype in _TORCH.items()}
+_ONNX = {dtype: code for code, dtype in _TORCH.items() if code is not None}
 
 
 def is_float(x: Any) -> bool:
@@ -33,15 +33,6 @@ def as_float(op: Any, x: Any) -> Any:
     if not isinstance(x, Tensor):
         return float(x)
     return x if is_float(x) else op.Cast(x, to=ir.DataType.FLOAT)
-
-
-def onnx_dtype(dtype: Any) -> ir.DataType:
-    """Returns the element type of a torch dtype, or of its number in a schema."""
-    if isinstance(dtype, int):  # what a schema has for a dtype
-        from torch.onnx._internal.torchscript_exporter import _type_utils
-
-        dtype = _type_utils.JitScalarType(dtype).dtype()
-    return _ONNX[dtype]
 
 
 def promoted(op: Any, *values: Any) -> list[Any]:
@@ -83,4 +74,4 @@ def known_size(op: Any, x: Tensor, dim: int, why: str) -> int:
 
 def number_like(op: Any, value: float, x: Tensor) -> Any:
     """Returns a constant in the dtype of a tensor, for inputs that may have another one."""
-    return op.Constant(value=np.asarray(value, x.dtype.numpy()))
+    return op.Constant(value=np.asarray(value, ir.DataType(x.dtype).numpy()))

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float, is_float, promoted
 from custom_ops.onnx._mappings.pack.elementwise import log1p, negative
+from custom_ops.onnx._mappings.registry import packed
 
 both: Any = {"since_opset": 15, "exporter": "both"}
 torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}

@@ -5,8 +5,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float, is_float
+from custom_ops.onnx._mappings.registry import packed
 
 torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 

@@ -104,22 +104,23 @@ def _tensorsolve(op: Any, self: Any, other: Any, dims: Any = None) -> Any:
 def _signs_and_pivots(op: Any, a: Any) -> tuple[Any, Any]:
     """Returns the sign of the row exchanges, and the pivots as [n, *batch]."""
     size = m.columns_of(op, a)
-    plus = op.Expand(op.CastLike(1.0, a), m.batch_of(op, a))
+    none = op.Expand(op.Cast(0, to=ir.DataType.INT64), m.batch_of(op, a))
 
-    def step(k: Any, go_on: Any, now: Any, sign: Any) -> Any:
+    def step(k: Any, go_on: Any, now: Any, exchanges: Any) -> Any:
         other = m.pivot_of(op, now, k)
         now = m.swapped_rows(op, now, k, other)
         moved = op.Not(op.Equal(op.Squeeze(other, [-1]), k))
-        sign = op.Where(moved, op.Neg(sign), sign)
+        exchanges = op.Add(exchanges, op.Cast(moved, to=ir.DataType.INT64))
         line = m.row(op, now, k)
         pivot = m.column(op, line, k)
         factor = op.Div(m.column(op, now, k), op.Where(op.Equal(pivot, 0.0), 1.0, pivot))
         below = m.column_vector(op, op.Greater(op.Range(0, size, 1), k))
         now = op.Where(below, op.Sub(now, op.Mul(factor, line)), now)
-        return go_on, now, sign, op.Squeeze(pivot, [-2, -1])
+        return go_on, now, exchanges, op.Squeeze(pivot, [-2, -1])
 
-    _, sign, pivots = op.Loop(size, True, a, plus, body=step)
-    return sign, pivots
+    _, exchanges, pivots = op.Loop(size, True, a, none, body=step)
+    sign = op.Sub(1, op.Mul(op.Mod(exchanges, 2), 2))
+    return op.CastLike(sign, a), pivots
 
 
 @packed("aten::linalg_det", since_opset=15)

@@ -68,9 +68,7 @@ def _geqrf(op: Any, self: Any) -> Any:
     r, vectors, factors = _reflected(op, self)
     # The vectors stay where R is 0; those of a wide matrix have no column beyond the rows.
     missing = op.Sub(op.Shape(self, start=-1), op.Shape(vectors, start=-1))
-    nothing = op.Expand(
-        op.CastLike(0.0, self), op.Concat(op.Shape(self, end=-1), missing, axis=0)
-    )
+    nothing = op.Expand(op.CastLike(0.0, self), op.Concat(op.Shape(self, end=-1), missing, axis=0))
     stored = m.triangle(op, op.Concat(vectors, nothing, axis=-1), False, -1)
     last_first = [*range(1, self.rank - 1), 0]
     return op.Add(m.triangle(op, r, True), stored), op.Transpose(factors, perm=last_first)

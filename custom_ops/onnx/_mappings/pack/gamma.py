@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack.special import horner, narrow, wide
+from custom_ops.onnx._mappings.registry import packed
 
 both: Any = {"since_opset": 15, "exporter": "both"}
 
@@ -100,7 +100,7 @@ def _zeta(op: Any, s: float, x: Any) -> Any:
         total = op.Add(total, op.Mul(term, number * factor / math.factorial(2 * i)))
         factor *= (s + 2 * i - 1) * (s + 2 * i)
         term = op.Div(term, op.Mul(far, far))
-    return total
+    return op.Where(op.IsInf(x), 0.0, total)
 
 
 @packed("aten::polygamma", **both)

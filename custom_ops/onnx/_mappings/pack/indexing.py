@@ -72,9 +72,7 @@ def _index_reduce(
 
 
 @packed("aten::index_add", since_opset=18, exporter="torchscript")
-def _index_add(
-    op: Any, self: Any, dim: int, index: Any, source: Any, *, alpha: float = 1
-) -> Any:
+def _index_add(op: Any, self: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
     axis = axis_of(self, dim)
     scaled = source if alpha == 1 else op.Mul(source, alpha)
     if not self.rank:

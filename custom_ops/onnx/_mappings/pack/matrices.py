@@ -51,9 +51,8 @@ def common_batch(op: Any, a: Any, b: Any) -> tuple[Any, Any]:
     """Expands two batches of matrices to one."""
     corner = op.Add(_corner(op, a), _corner(op, b))
     batch = op.Shape(corner)
-    return tuple(  # type: ignore[return-value]
-        op.Expand(m, op.Concat(batch, op.Shape(m, start=-2), axis=0)) for m in (a, b)
-    )
+    first, second = (op.Expand(m, op.Concat(batch, op.Shape(m, start=-2), axis=0)) for m in (a, b))
+    return first, second
 
 
 def _corner(op: Any, a: Any) -> Any:

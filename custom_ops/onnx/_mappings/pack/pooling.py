@@ -193,7 +193,5 @@ def _unpooled(op: Any, x: Any, indices: Any, sizes: Sequence[Any]) -> Any:
     flat = op.Concat(ahead, [-1], axis=0)
     shape = op.Concat(ahead, list(sizes), axis=0)
     empty = op.Reshape(op.Expand(op.CastLike(0.0, x), shape), flat)
-    filled = op.ScatterElements(
-        empty, op.Reshape(indices, flat), op.Reshape(x, flat), axis=-1
-    )
+    filled = op.ScatterElements(empty, op.Reshape(indices, flat), op.Reshape(x, flat), axis=-1)
     return op.Reshape(filled, shape)

@@ -1,12 +1,13 @@
 """Products of vectors and matrices, which the TorchScript exporter lacks."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 
 from custom_ops.onnx._mappings.pack import matrices as m
-from custom_ops.onnx._mappings.pack._values import axis_of
+from custom_ops.onnx._mappings.pack._values import axis_of, number_like
 from custom_ops.onnx._mappings.pack.elimination import inverse
 from custom_ops.onnx._mappings.registry import packed
 
@@ -25,9 +26,7 @@ def _addmv(op: Any, self: Any, mat: Any, vec: Any, beta: float = 1, alpha: float
 
 
 @packed("aten::addbmm", since_opset=15, exporter="torchscript")
-def _addbmm(
-    op: Any, self: Any, batch1: Any, batch2: Any, beta: float = 1, alpha: float = 1
-) -> Any:
+def _addbmm(op: Any, self: Any, batch1: Any, batch2: Any, beta: float = 1, alpha: float = 1) -> Any:
     product = op.ReduceSum(op.MatMul(batch1, batch2), [0], keepdims=0)
     return _combined(op, self, product, beta, alpha)
 
@@ -52,7 +51,9 @@ def _inner(op: Any, self: Any, other: Any) -> Any:
         return op.Mul(self, other)
     if other.rank == 1:
         return op.MatMul(self, other)
-    left, right = (op.Reshape(x, op.Concat([-1], op.Shape(x, start=-1), axis=0)) for x in (self, other))
+    left, right = (
+        op.Reshape(x, op.Concat([-1], op.Shape(x, start=-1), axis=0)) for x in (self, other)
+    )
     shape = op.Concat(op.Shape(self, end=-1), op.Shape(other, end=-1), axis=0)
     return op.Reshape(op.MatMul(left, op.Transpose(right, perm=[1, 0])), shape)
 
@@ -102,15 +103,15 @@ def _matrix_power(op: Any, self: Any, n: int) -> Any:
 def _matrix_exp(op: Any, self: Any) -> Any:
     # Scaled until its norm is at most 1/2, a series of 14 terms, squared as often.
     x = op.Cast(self, to=ir.DataType.DOUBLE)
-    norm = op.ReduceMax(op.ReduceSum(op.Abs(x), [-1], keepdims=0), keepdims=0)
-    halvings = op.Ceil(op.Div(op.Log(op.Max(norm, 0.5)), 0.6931471805599453))
+    norm = op.ReduceMax(op.ReduceSum(op.Abs(x), [-1], keepdims=1), keepdims=1)
+    halvings = op.Ceil(op.Div(op.Log(op.Max(norm, 0.5)), math.log(2)))
     halvings = op.Add(halvings, 1.0)
-    x = op.Div(x, op.Pow(op.Cast(2.0, to=ir.DataType.DOUBLE), halvings))
+    x = op.Div(x, op.Pow(number_like(op, 2.0, x), halvings))
     unit = m.identity(op, m.columns_of(op, x), x)
     total = op.Add(unit, op.Div(x, 14.0))
     for i in range(13, 0, -1):
         total = op.Add(unit, op.Div(op.MatMul(x, total), float(i)))
-    count = op.Cast(halvings, to=ir.DataType.INT64)
+    count = op.Squeeze(op.Cast(halvings, to=ir.DataType.INT64))
     done = op.Loop(count, True, total, body=lambda i, go_on, e: (go_on, op.MatMul(e, e)))
     return op.CastLike(done, self)
 
@@ -119,7 +120,9 @@ def _matrix_exp(op: Any, self: Any) -> Any:
 def _bilinear(op: Any, input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     left = op.Unsqueeze(op.Unsqueeze(input1, [-2]), [-2])  # [..., 1, 1, i]
     turned = op.MatMul(left, weight)  # [..., o, 1, j]
-    value = op.ReduceSum(op.Mul(op.Squeeze(turned, [-2]), op.Unsqueeze(input2, [-2])), [-1], keepdims=0)
+    value = op.ReduceSum(
+        op.Mul(op.Squeeze(turned, [-2]), op.Unsqueeze(input2, [-2])), [-1], keepdims=0
+    )
     return value if bias is None else op.Add(value, bias)
 
 

@@ -10,7 +10,6 @@ from custom_ops.onnx._mappings.pack._values import (
     axis_of,
     is_float,
     number_like,
-    onnx_dtype,
 )
 from custom_ops.onnx._mappings.registry import packed
 
@@ -56,7 +55,7 @@ def _count_nonzero(op: Any, self: Any, dim: Any = None) -> Any:
 
 @packed("aten::nansum", since_opset=15, exporter="torchscript")
 def _nansum(op: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    x = op.Cast(self, to=onnx_dtype(dtype)) if dtype is not None else self
+    x = op.Cast(self, to=dtype) if dtype is not None else self
     if not is_float(x):
         x = op.Cast(x, to=_INT64)
         return _summed(op, x, axes_of(x, dim), keepdim)
@@ -65,7 +64,7 @@ def _nansum(op: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: A
 
 @packed("aten::nanmean", since_opset=15, exporter="torchscript")
 def _nanmean(op: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    x = op.Cast(self, to=onnx_dtype(dtype)) if dtype is not None else self
+    x = op.Cast(self, to=dtype) if dtype is not None else self
     axes = axes_of(x, dim)
     total = _nansum(op, x, axes, keepdim)
     number = _summed(op, op.CastLike(op.Not(op.IsNaN(x)), x), axes, keepdim)
@@ -120,7 +119,7 @@ def _logcumsumexp(op: Any, self: Any, dim: int) -> Any:
 
 @packed("aten::cumprod", since_opset=15)
 def _cumprod(op: Any, self: Any, dim: int, dtype: Any = None) -> Any:
-    x = op.Cast(self, to=onnx_dtype(dtype)) if dtype is not None else self
+    x = op.Cast(self, to=dtype) if dtype is not None else self
     x = x if is_float(x) or dtype is not None else op.Cast(x, to=_INT64)
     if not x.rank:
         return op.Identity(x)

@@ -5,9 +5,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import as_float
 from custom_ops.onnx._mappings.pack.elementwise import log1p
+from custom_ops.onnx._mappings.registry import packed
 
 both: Any = {"since_opset": 15, "exporter": "both"}
 torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}

@@ -34,7 +34,7 @@ def _solved(op: Any, a: Any, b: Any, upper: bool, left: bool, unit: bool) -> Any
 
 @packed("aten::linalg_solve_triangular", since_opset=15)
 def _solve_triangular(
-    op: Any, self: Any, B: Any, upper: bool, left: bool = True, unitriangular: bool = False
+    op: Any, self: Any, B: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Any:
     return _solved(op, self, B, upper, left, unitriangular)
 

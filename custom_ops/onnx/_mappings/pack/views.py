@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from custom_ops.onnx._mappings.registry import packed
 from custom_ops.onnx._mappings.pack._values import axis_of, known_size
+from custom_ops.onnx._mappings.registry import packed
 
 torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
@@ -69,9 +69,7 @@ def _squeeze_copy(op: Any, self: Any, dim: Any = None) -> Any:
     if dim is None:
         return op.Squeeze(self)
     dims = [dim] if isinstance(dim, int) else list(dim)
-    ones = [
-        axis_of(self, d) for d in dims if known_size(op, self, d, "it says what remains") == 1
-    ]
+    ones = [axis_of(self, d) for d in dims if known_size(op, self, d, "it says what remains") == 1]
     return op.Squeeze(self, ones) if ones else op.Identity(self)
 
 
@@ -88,9 +86,7 @@ def _narrow_copy(op: Any, self: Any, dim: int, start: Any, length: Any) -> Any:
 
 def flipped(op: Any, x: Any, dims: Sequence[int]) -> Any:
     """Reverses some dimensions."""
-    return op.Slice(
-        x, [-1] * len(dims), [-(2**63) + 1] * len(dims), list(dims), [-1] * len(dims)
-    )
+    return op.Slice(x, [-1] * len(dims), [-(2**63) + 1] * len(dims), list(dims), [-1] * len(dims))
 
 
 @packed("aten::fliplr", **torchscript)
@@ -161,7 +157,7 @@ def diag_embed(op: Any, self: Any, offset: int = 0, dim1: int = -2, dim2: int = 
     first, second = dim1 % rank, dim2 % rank
     if (first, second) == (rank - 2, rank - 1):
         return finite
-    order = [i for i in range(rank - 2)]
+    order = list(range(rank - 2))
     places: dict[int, int] = {first: rank - 2, second: rank - 1}
     return op.Transpose(
         finite, perm=[places[i] if i in places else order.pop(0) for i in range(rank)]

@@ -1,0 +1,386 @@
+"""The pack of mappings against torch, through both exporters, in the installed ONNX Runtime."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional as F
+
+import custom_ops
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+nan, inf = math.nan, math.inf
+aten, linalg = torch.ops.aten, torch.linalg
+OPSET = 18
+TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.float64: (1e-10, 1e-12)}
+
+Row = tuple[str, Callable[..., Any], tuple[torch.Tensor, ...]]
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=_generator, dtype=torch.float64)
+
+
+_generator = torch.Generator().manual_seed(0)
+EDGES = torch.tensor(
+    [
+        -inf,
+        -100,
+        -20.5,
+        -3.7,
+        -2,
+        -1.5,
+        -1,
+        -0.3,
+        -1e-06,
+        -0.0,
+        0,
+        1e-07,
+        0.2,
+        0.5,
+        0.99,
+        1,
+        1.5,
+        2,
+        2.5,
+        3,
+        7.1,
+        20,
+        90,
+        inf,
+        nan,
+    ],
+    dtype=torch.float64,
+)
+PAIRS = torch.cartesian_prod(EDGES, EDGES).T.contiguous()
+
+
+def elementwise() -> list[Row]:
+    names = "asinh acosh atanh sinh cosh expm1 exp2 trunc frac deg2rad rad2deg signbit isposinf"
+    names += " isneginf isreal angle sinc erfc erfinv digamma"
+    rows: list[Row] = [(name, getattr(torch, name), (EDGES,)) for name in names.split()]
+    rows += [("sgn", torch.sgn, (EDGES[:-1],)), ("lgamma", torch.lgamma, (EDGES[1:],))]
+    for name in ("entr", "erfcx", "ndtr", "log_ndtr", "ndtri"):
+        rows.append((name, getattr(torch.special, name), (EDGES,)))
+    for name in [
+        "floor_divide",
+        "copysign",
+        "fmax",
+        "fmin",
+        "hypot",
+        "logaddexp",
+        "logaddexp2",
+        "xlogy",
+    ]:
+        rows.append((name, getattr(torch, name), (PAIRS[0], PAIRS[1])))
+    for name in ["heaviside", "isclose", "ldexp", "float_power", "xlogy"]:
+        rows.append((name, getattr(torch, name), (PAIRS[0], PAIRS[1])))
+    positive = EDGES[10:].clone()
+    rows += [
+        ("xlog1py", torch.special.xlog1py, (PAIRS[0], PAIRS[1])),
+        ("mvlgamma", lambda x: torch.mvlgamma(x + 2, 3), (positive,)),
+        ("polygamma", lambda x: torch.polygamma(3, x), (positive[:-2],)),
+        ("softplus", lambda x: F.softplus(x, 3, 0.2), (EDGES,)),
+        ("floor_divide int", lambda x: torch.floor_divide(x, -3), (torch.arange(-7, 8),)),
+        ("floor_divide negative", lambda x: x // 2, (torch.arange(-7, 8),)),
+    ]
+    return rows
+
+
+def matrices() -> list[Row]:
+    a, tall, wide, batch = random(4, 4), random(5, 3), random(3, 5), random(2, 3, 3, 3)
+    positive = a @ a.mT + torch.eye(4)
+    swapped = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    rows: list[Row] = []
+    for x in (a, batch, swapped):
+        rows += [
+            ("inv", linalg.inv, (x,)),
+            ("inv_ex", linalg.inv_ex, (x,)),
+            ("det", linalg.det, (x,)),
+            ("slogdet", linalg.slogdet, (x,)),
+            ("solve", linalg.solve, (x, random(*x.shape[:-1], 2))),
+            ("matrix_power", lambda x: linalg.matrix_power(x, -3), (x,)),
+            ("matrix_exp", torch.matrix_exp, (x,)),
+        ]
+    for x in (a, tall, wide, random(2, 5, 3), torch.zeros(3, 2, dtype=torch.float64)):
+        rows += [
+            ("qr", linalg.qr, (x,)),
+            ("qr complete", lambda x: linalg.qr(x, "complete"), (x,)),
+            ("geqrf", torch.geqrf, (x,)),
+            ("lu", linalg.lu, (x,)),
+            ("lu_factor_ex", linalg.lu_factor_ex, (x,)),
+        ]
+    packed, pivots = linalg.lu_factor(a)
+    reflected, tau = torch.geqrf(tall)
+    rows += [
+        ("solve right", lambda a, b: linalg.solve(a, b, left=False), (a, random(2, 4))),
+        ("solve vector", linalg.solve, (a, random(4))),
+        ("solve batch", linalg.solve, (batch, random(3, 1))),
+        ("cholesky", linalg.cholesky, (positive,)),
+        ("cholesky upper", lambda x: linalg.cholesky(x, upper=True), (positive,)),
+        ("cholesky_solve", torch.cholesky_solve, (random(4, 2), linalg.cholesky(positive))),
+        ("cholesky_inverse", torch.cholesky_inverse, (linalg.cholesky(positive),)),
+        ("triangular", lambda a, b: linalg.solve_triangular(a, b, upper=True), (a, random(4, 2))),
+        (
+            "triangular right",
+            lambda a, b: linalg.solve_triangular(a, b, upper=False, left=False, unitriangular=True),
+            (a, random(2, 4)),
+        ),
+        ("lu_solve", linalg.lu_solve, (packed, pivots, random(4, 2))),
+        (
+            "lu_solve adjoint",
+            lambda p, i, b: linalg.lu_solve(p, i, b, adjoint=True),
+            (packed, pivots, random(4, 2)),
+        ),
+        ("householder_product", linalg.householder_product, (reflected, tau)),
+        ("ormqr", torch.ormqr, (reflected, tau, random(5, 2))),
+        ("tensorinv", lambda x: linalg.tensorinv(x, 1), (random(6, 2, 3),)),
+        ("tensorsolve", linalg.tensorsolve, (random(2, 3, 6), random(2, 3))),
+        ("kron", torch.kron, (random(2, 3), random(4, 1, 2))),
+        ("inner", torch.inner, (random(2, 3, 4), random(5, 4))),
+        ("addr", torch.addr, (random(1), random(3), random(4))),
+        ("bilinear", F.bilinear, (random(2, 3), random(2, 4), random(5, 3, 4), random(5))),
+        ("cov", torch.cov, (wide,)),
+        ("corrcoef", torch.corrcoef, (wide,)),
+    ]
+    return rows
+
+
+def pools() -> list[Row]:
+    image, volume = random(2, 3, 9, 8), random(1, 3, 5, 9, 8)
+    kept, places = F.max_pool2d(image[..., :8, :], 2, return_indices=True)
+    rows: list[Row] = []
+    for size in ((5, 7), (3, 2), (13, 4), (1, 1)):
+        rows += [
+            (f"average {size}", lambda x, s=size: F.adaptive_avg_pool2d(x, s), (image,)),
+            (
+                f"max {size}",
+                lambda x, s=size: F.adaptive_max_pool2d(x, s, return_indices=True),
+                (image,),
+            ),
+        ]
+    for size, padding, ceil in ((3, 1, False), (2, 0, True), (3, 1, True)):
+        rows.append(
+            (
+                f"divisor_override {size}, {padding}, {ceil}",
+                lambda x, s=size, p=padding, c=ceil: F.avg_pool2d(
+                    x, s, 2, p, c, divisor_override=5
+                ),
+                (image,),
+            )
+        )
+    rows += [
+        ("equal elements", lambda x: F.adaptive_max_pool2d(x, 4, True), (image * 0,)),
+        ("average 1d", lambda x: F.adaptive_avg_pool1d(x, 5), (image[0],)),
+        ("max 1d", lambda x: F.adaptive_max_pool1d(x, 5, True), (image[0],)),
+        ("average 3d", lambda x: F.adaptive_avg_pool3d(x, (2, 3, 4)), (volume,)),
+        ("max 3d", lambda x: F.adaptive_max_pool3d(x, (2, 3, 4), True), (volume,)),
+        (
+            "divisor_override 3d",
+            lambda x: F.avg_pool3d(x, 2, 2, 1, True, divisor_override=7),
+            (volume,),
+        ),
+        ("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 2, output_size=(8, 8)), (kept, places)),
+    ]
+    return rows
+
+
+def orders() -> list[Row]:
+    x = random(3, 4, 5)
+    rough = x.clone()
+    rough[1, 2, 3], rough[0, 0, :2] = nan, inf
+    whole = torch.tensor([[3, 1, 3, 0], [2, 2, 5, 1]])
+    ordered = torch.tensor([[1.0, 2, 2, 5], [0, 1, 7, 9]], dtype=torch.float64)
+    wanted = torch.tensor([[2.0, nan, 6], [0, 1, 9]], dtype=torch.float64)
+    rows: list[Row] = []
+    for dim in (0, -1):
+        rows += [
+            ("kthvalue", lambda x, d=dim: torch.kthvalue(x, 2, d), (x,)),
+            ("median", lambda x, d=dim: torch.median(x, d), (x,)),
+            ("nanmedian", lambda x, d=dim: torch.nanmedian(x, d)[0], (rough,)),
+            ("cummax", lambda x, d=dim: torch.cummax(x, d), (rough,)),
+            ("cummin", lambda x, d=dim: torch.cummin(x, d), (rough,)),
+            ("cummax of equals", lambda x, d=dim: torch.cummax(x, d), (whole,)),
+            ("quantile", lambda x, d=dim: torch.quantile(x, 0.3, d), (rough,)),
+            ("cumprod", lambda x, d=dim: torch.cumprod(x, d), (x,)),
+        ]
+    for right in (False, True):
+        rows += [
+            (
+                "searchsorted",
+                lambda o, v, r=right: torch.searchsorted(o, v, right=r),
+                (ordered, wanted),
+            ),
+            (
+                "searchsorted one row",
+                lambda o, v, r=right: torch.searchsorted(o, v, right=r),
+                (ordered[0], wanted),
+            ),
+            (
+                "bucketize",
+                lambda v, o, r=right: torch.bucketize(v, o, right=r),
+                (wanted, ordered[0]),
+            ),
+        ]
+    rows += [
+        ("median of all", torch.median, (rough,)),
+        ("nanmedian of all", torch.nanmedian, (rough,)),
+        (
+            "quantiles",
+            lambda x, q: torch.quantile(x, q, 1, keepdim=True),
+            (x, torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)),
+        ),
+        ("nanquantile", lambda x: torch.nanquantile(x, 0.3), (rough[1],)),
+        ("msort", torch.msort, (rough,)),
+        ("amax", torch.amax, (rough,)),
+        ("amin", lambda x: torch.amin(x, (0, 2), keepdim=True), (rough,)),
+        ("aminmax", torch.aminmax, (x,)),
+        ("all", torch.all, (whole,)),
+        ("any", lambda x: torch.any(x, 1), (whole,)),
+        ("logcumsumexp", lambda x: torch.logcumsumexp(x * 50, 1), (x,)),
+        ("pairwise_distance", F.pairwise_distance, (x, x[0] + 1)),
+        ("pairwise_distance of vectors", F.pairwise_distance, (x[0, 0], x[1, 1])),
+    ]
+    return rows
+
+
+def places() -> list[Row]:
+    x, source = random(5, 6), random(4, 5)
+    index = torch.tensor([[0, 4, 2, 2, 1], [1, 1, 3, 2, 0], [0, 4, 4, 2, 1], [0, 0, 0, 0, 0]])
+    reductions = ("prod", "mean", "amin", "amax")
+    columns, more = torch.tensor([0, 2, 2]), random(5, 3)
+    rows: list[Row] = [
+        (
+            f"scatter_reduce {reduce}",
+            lambda x, i, s, r=reduce: torch.scatter_reduce(x, 0, i, s, r, include_self=False),
+            (x, index, source),
+        )
+        for reduce in ("sum", *reductions)
+    ]
+    rows += [
+        (
+            f"index_reduce {reduce}",
+            lambda x, i, s, r=reduce: torch.index_reduce(x, 1, i, s, r, include_self=False),
+            (x, columns, more),
+        )
+        for reduce in reductions
+    ]
+    repeated = torch.tensor([0, 1, 0, -1])
+    rows += [
+        (
+            "index_add",
+            lambda x, i, s: torch.index_add(x, 1, i, s, alpha=2),
+            (x, torch.tensor([0, 2, 2]), random(5, 3)),
+        ),
+        (
+            "index_put",
+            lambda x, i, v: torch.index_put(x, (i,), v, accumulate=True),
+            (x, repeated, random(6)),
+        ),
+        (
+            "index_put two",
+            lambda x, i, v: torch.index_put(x, (i, i), v, accumulate=True),
+            (x, repeated, random(4)),
+        ),
+        ("put", lambda x, i, s: torch.put(x, i, s, accumulate=True), (x, repeated, random(4))),
+        ("masked_select", torch.masked_select, (x, torch.arange(6) > 2)),
+        ("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 0), (x[:, :5], index)),
+        ("select_scatter", lambda x, s: torch.select_scatter(x, s, 1, -2), (x, random(5))),
+        ("slice_scatter", lambda x, s: torch.slice_scatter(x, s, 0, 1, -1, 2), (x, random(2, 6))),
+        ("rot90", lambda x: torch.rot90(x, 1, (0, 1)), (x,)),
+        ("diag_embed", lambda x: torch.diag_embed(x, -1, 0, 2), (x,)),
+        ("diag", lambda x: torch.diag(x, 1), (x,)),
+        ("block_diag", torch.block_diag, (random(3), random(2, 2))),
+        ("cartesian_prod", torch.cartesian_prod, (random(3), random(2))),
+        ("channel_shuffle", lambda x: F.channel_shuffle(x, 3), (random(2, 6, 3, 4),)),
+    ]
+    return rows
+
+
+TOPICS = {topic.__name__: topic() for topic in (elementwise, matrices, pools, orders, places)}
+
+
+class All(torch.nn.Module):
+    """Computes every row of a topic: one export for them all."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        outputs, at = [], 0
+        for _, function, args in self.rows:
+            found = function(*tensors[at : at + len(args)])
+            at += len(args)
+            outputs += list(found) if isinstance(found, tuple) else [found]
+        return tuple(outputs)
+
+
+def names(rows: list[Row], tensors: tuple[torch.Tensor, ...]) -> list[str]:
+    """Returns the name of the row of each output."""
+    found, at = [], 0
+    for name, function, args in rows:
+        outputs = function(*tensors[at : at + len(args)])
+        at += len(args)
+        found += [name] * (len(outputs) if isinstance(outputs, tuple) else 1)
+    return found
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("topic", list(TOPICS))
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
+def test_agrees_with_torch(topic: str, exporter: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    if exporter == "dynamo" and dtype == torch.float64:
+        pytest.skip("the same functions as in float32; seconds each")
+    rows = TOPICS[topic]
+    tensors = tuple(
+        t.to(dtype) if t.is_floating_point() else t for _, _, args in rows for t in args
+    )
+    module, path = All(rows).eval(), str(tmp_path / "m.onnx")
+    if exporter == "dynamo":
+        table = custom_ops.onnx.translation_table(opset_version=OPSET)
+        torch.onnx.export(
+            module,
+            tensors,
+            path,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            custom_translation_table=table,
+        )
+    else:
+        inputs = [f"input_{i}" for i in range(len(tensors))]
+        with custom_ops.onnx.install_mappings():
+            torch.onnx.export(
+                module, tensors, path, dynamo=False, opset_version=OPSET, input_names=inputs
+            )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = [value.name for value in session.get_inputs()]
+    feeds = dict(zip(given, (t.numpy() for t in tensors), strict=True))
+    rtol, atol = TOLERANCES[dtype]
+    for name, value, right in zip(
+        names(rows, tensors), session.run(None, feeds), module(*tensors), strict=True
+    ):
+        assert value.shape == tuple(right.shape), name
+        np.testing.assert_allclose(value, right.numpy(), rtol, atol, err_msg=name, strict=True)
+
+
+def test_trigamma_is_exact_where_torch_is_not(tmp_path: Path) -> None:
+    class Trigamma(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.polygamma(1, x)
+
+    path = str(tmp_path / "m.onnx")
+    x = torch.tensor([1, 0.5, -0.5], dtype=torch.float64)
+    with custom_ops.onnx.install_mappings():
+        torch.onnx.export(Trigamma(), (x,), path, dynamo=False, opset_version=OPSET)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    square = math.pi**2
+    np.testing.assert_allclose(found, [square / 6, square / 2, square / 2 + 4], rtol=1e-13)
