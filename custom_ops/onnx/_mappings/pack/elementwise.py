@@ -1,4 +1,4 @@
-"""Functions of one number, which the TorchScript exporter lacks."""
+"""Functions of one number, which an exporter lacks."""
 
 import math
 from typing import Any
@@ -138,7 +138,7 @@ def negative(op: Any, x: Any) -> Any:
     return op.Or(op.Less(x, 0.0), op.Less(op.Div(1.0, x), 0.0))
 
 
-@packed("aten::signbit", **torchscript)
+@packed("aten::signbit", since_opset=15)
 def _signbit(op: Any, self: Any) -> Any:
     return negative(op, self)
 

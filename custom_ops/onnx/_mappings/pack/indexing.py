@@ -45,7 +45,7 @@ def _floor_divided(op: Any, a: Any, b: Any) -> Any:
     return op.Div(op.Sub(a, op.Mod(a, b)), b)
 
 
-@packed("aten::scatter_reduce", since_opset=18, exporter="torchscript")
+@packed("aten::scatter_reduce", since_opset=18)
 def _scatter_reduce(
     op: Any, self: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True
 ) -> Any:

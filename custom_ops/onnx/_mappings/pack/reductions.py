@@ -93,7 +93,7 @@ def _extreme(op: Any, kind: str, x: Any, dim: Any, keepdim: bool) -> Any:
     return op.Cast(found, to=x.dtype) if x.dtype is ir.DataType.BOOL else found
 
 
-@packed("aten::logcumsumexp", since_opset=15, exporter="torchscript")
+@packed("aten::logcumsumexp", since_opset=15)
 def _logcumsumexp(op: Any, self: Any, dim: int) -> Any:
     if not self.rank:
         return op.Identity(self)
@@ -190,7 +190,7 @@ def mean(op: Any, x: Any, axes: Sequence[int] | None = None, keepdim: bool = Fal
     return op.Div(_summed(op, x, axes, keepdim), op.CastLike(count, x))
 
 
-@packed("aten::cov", since_opset=15)
+@packed("aten::cov", since_opset=15, exporter="torchscript")
 def _cov(
     op: Any, self: Any, correction: int = 1, fweights: Any = None, aweights: Any = None
 ) -> Any:
@@ -205,7 +205,7 @@ def _cov(
     return op.Squeeze(product, [0, 1]) if flat else product
 
 
-@packed("aten::corrcoef", since_opset=15)
+@packed("aten::corrcoef", since_opset=15, exporter="torchscript")
 def _corrcoef(op: Any, self: Any) -> Any:
     product = _cov(op, self)
     if self.rank < 2:
