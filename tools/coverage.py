@@ -116,6 +116,8 @@ def run(options: argparse.Namespace, exporter: str, with_pack: bool) -> None:
         for index, name in enumerate(children[0].names)
         if re.search(options.op, name) and name not in done
     ]
+    other = answers_of(options.results, exporter, not with_pack)  # what may be gained comes first
+    todo.sort(key=lambda i: other.get(children[0].names[i], {}).get("status") == "right")
     total, lock, start = len(todo), threading.Lock(), time.monotonic()
     print(f"{EXPORTERS[exporter]}, {'with' if with_pack else 'without'} the pack: {total} entries")
     options.results.mkdir(parents=True, exist_ok=True)

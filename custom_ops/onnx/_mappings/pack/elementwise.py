@@ -158,7 +158,7 @@ def _isreal(op: Any, self: Any) -> Any:
     return op.Expand(True, op.Shape(self))
 
 
-@packed("aten::angle", **torchscript)
+@packed("aten::angle", since_opset=15)
 def _angle(op: Any, self: Any) -> Any:
     x = as_float(op, self)
     turned = op.Mul(op.Cast(op.Less(x, 0.0), to=x.dtype), math.pi)
