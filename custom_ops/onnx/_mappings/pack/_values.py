@@ -74,4 +74,5 @@ def known_size(op: Any, x: Tensor, dim: int, why: str) -> int:
 
 def number_like(op: Any, value: float, x: Tensor) -> Any:
     """Returns a constant in the dtype of a tensor, for inputs that may have another one."""
-    return op.Constant(value=np.asarray(value, ir.DataType(x.dtype).numpy()))
+    assert x.dtype is not None
+    return op.Constant(value=np.asarray(value, x.dtype.numpy()))
