@@ -374,17 +374,50 @@ def test_what_a_target_cannot_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("opset", "sentence"),
+    ("opset", "error", "sentence"),
     [
-        (20, "export: the model must be valid, got: .*Conv.*bfloat16.*; export at another opset"),
-        (22, "export: the model must run .* Conv.*; export the module in float32"),
+        (
+            20,
+            RuntimeError,
+            "export: the model must be valid, got: .*Conv.*bfloat16.*; export at another opset",
+        ),
+        (
+            22,
+            ValueError,
+            "export: Conv in bfloat16 must have a CPU kernel in onnxruntime .* at opset 22, got "
+            "kernels for .*; .*convert it to float32",
+        ),
     ],
 )
-def test_what_no_release_has_a_kernel_for(opset: int, sentence: str, tmp_path: Path) -> None:
+def test_what_no_release_has_a_kernel_for(
+    opset: int, error: type[Exception], sentence: str, tmp_path: Path
+) -> None:
     model, args = net(torch.bfloat16), (IMAGE[0].bfloat16(),)
-    with pytest.raises(RuntimeError, match=sentence):
+    with pytest.raises(error, match=sentence):
         export(model, args, tmp_path / "m.onnx", lowering="custom", opset_version=opset)
     assert list(tmp_path.iterdir()) == []
+
+
+class Sampled(torch.nn.Module):
+    def forward(self, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.grid_sample(image, grid, align_corners=False)
+
+
+@BOTH
+def test_what_the_target_has_no_kernel_for(exporter: str, tmp_path: Path) -> None:
+    """Even where the installed release has one, and the file is not run."""
+    args = (torch.ones(1, 1, 4, 4).double(), torch.zeros(1, 2, 2, 2).double())
+    path = tmp_path / "m.onnx"
+    keywords = {"exporter": exporter, "target": "onnxruntime==1.20", "verify": False}
+    with pytest.raises(
+        ValueError,
+        match=r"export: GridSample in float64 must have a CPU kernel in onnxruntime 1.20 at opset "
+        r"18, got kernels for float32; export at opset 20, or convert it to float32",
+    ):
+        export(Sampled().eval(), args, path, opset_version=18, **keywords)
+    assert list(tmp_path.iterdir()) == []
+    export(Sampled().eval(), args, path, opset_version=20, **keywords)
+    assert path.exists()
 
 
 @BOTH

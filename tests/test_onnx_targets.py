@@ -1,5 +1,7 @@
 """Releases of ONNX Runtime by name, and what they refuse."""
 
+import warnings
+
 import pytest
 
 import custom_ops
@@ -18,12 +20,20 @@ def test_installed_release_is_the_default() -> None:
         ("onnxruntime==1.20", "1.20"),
         ("onnxruntime==1.20.1", "1.20"),
         ("onnxruntime == 1.17.3", "1.17"),
-        ("onnxruntime==99.0", list(RELEASES)[-1]),  # newer than the table: its newest
     ],
 )
 def test_names(name: str, release: str) -> None:
     found = target(name)
     assert (found.release, found.opset, found.ir_version) == (release, *RELEASES[release])
+
+
+def test_newer_than_the_table_is_warned_about() -> None:
+    newest = list(RELEASES)[-1]
+    with pytest.warns(UserWarning, match=f"onnxruntime must be {newest} or earlier, .*, got 99.0"):
+        assert target("onnxruntime==99.0").release == newest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert target(f"onnxruntime=={newest}.7").release == newest
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime>=1.20", "tensorrt==10.0", "1.20", ""])

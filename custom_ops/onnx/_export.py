@@ -15,11 +15,16 @@ import torch
 from torch.utils import _pytree as pytree
 
 import custom_ops
-from custom_ops.onnx import _inputs
+from custom_ops.onnx import _inputs, _walk
 from custom_ops.onnx._inputs import Call
+from custom_ops.onnx._kernels import advice
+from custom_ops.onnx._kernels.judge import Outcome, judge_model
+from custom_ops.onnx._kernels.table import table
+from custom_ops.onnx._kernels.typed import SchemaOf
 from custom_ops.onnx._lowering import LOWERINGS, lower
 from custom_ops.onnx._mappings import install_mappings, refused_in
 from custom_ops.onnx._model import write, written_beside
+from custom_ops.onnx._reading import read
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.onnx._translation import translation_table
@@ -117,6 +122,7 @@ def export(
     with written_beside(path) as file:
         write(lowered, file)
         _check(file)
+        _check_kernels(file, chosen)
         if not verify:
             return None
         calls = [call, *(further_calls(verify_args, call) or further)]
@@ -296,6 +302,16 @@ def _check(file: Path) -> None:
             f"export: the model must be valid, got: {first_line(error)}; export at another "
             "opset_version, or the module in float32"
         ) from error
+
+
+def _check_kernels(file: Path, target: Target) -> None:
+    proto = read(file).proto
+    opsets = {_walk.domain(each.domain): each.version for each in proto.opset_import}
+    schema_of = SchemaOf(table(target.release), opsets)
+    for verdict in judge_model(proto, schema_of):
+        if verdict.outcome is not Outcome.CASTS:
+            sentence = advice.sentence(verdict, schema_of)
+            raise ValueError(f"export: {sentence}; {advice.remedy(verdict, schema_of)}")
 
 
 def _verified(

@@ -1,9 +1,12 @@
 """What each release of ONNX Runtime takes, so that an export can refuse before a load does."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
+
+from custom_ops.onnx._kernels.table import Kernel, table
 
 # Measured on the CPU builds by `python tools/probe_releases.py --all`: the newest opset and IR
 # version that a session accepts. tests/matrix checks the table against the real releases.
@@ -40,10 +43,12 @@ OTHER_DOMAINS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "org.pytorch.aten": (("1.17", 1),),
 }
 
-# CPU kernels of the standard ops that ours can become: the first release that has one, the opset
-# of the op's schema, and the dtypes. float16 runs through casts that the runtime puts around.
-NATIVE_KERNELS: Mapping[str, tuple[str, int, frozenset[str]]] = {
-    "DeformConv": ("1.25", 19, frozenset({"float32", "float64", "float16"})),
+
+# What a kernel must take for a dtype; float16 runs through casts that the runtime puts around.
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "float32": ("tensor(float)",),
+    "float64": ("tensor(double)",),
+    "float16": ("tensor(float16)", "tensor(float)"),
 }
 
 
@@ -84,18 +89,27 @@ class Target:
         """Returns why a standard op cannot run here, or None where it can.
 
         Args:
-            op_type: Name of the standard op, a key of `NATIVE_KERNELS`.
+            op_type: Name of the standard op.
             opset: Opset of the model.
-            dtype: Element type of its first input.
+            dtype: Element type of its inputs.
         """
-        first, since, dtypes = NATIVE_KERNELS[op_type]
-        if opset < since:
+        by_release = {release: _kernels(release, op_type, opset) for release in RELEASES}
+        first = next((release for release, kernels in by_release.items() if kernels), None)
+        if first is None:
+            since = table(list(RELEASES)[-1]).versions("", op_type)[0].since
             return f"{op_type} needs opset {since}, got {opset}"
-        if not self.at_least(first):
+        if not by_release[self.release]:
             return f"onnxruntime has a CPU kernel for {op_type} from {first} on, got {self.release}"
-        if dtype not in dtypes:
-            return f"onnxruntime {self.release} has no CPU kernel for {op_type} in {dtype}"
-        return None
+        for kind in _KINDS.get(dtype, (f"tensor({dtype})",)):
+            for kernel in by_release[self.release]:
+                if all(kind in types for types in kernel.types.values()):
+                    return None
+        return f"onnxruntime {self.release} has no CPU kernel for {op_type} in {dtype}"
+
+
+def _kernels(release: str, op_type: str, opset: int) -> list[Kernel]:
+    schema = table(release).schema("", op_type, opset)
+    return table(release).kernels(schema) if schema is not None else []
 
 
 def target(name: str | None = None) -> Target:
@@ -103,7 +117,7 @@ def target(name: str | None = None) -> Target:
 
     Args:
         name: For example "onnxruntime==1.20"; None for the one installed. A release newer than
-            the table counts as the newest in it.
+            the table counts as the newest in it, which is warned about where it is named.
 
     Raises:
         ValueError: The name is no release of onnxruntime, or one before 1.17.
@@ -113,6 +127,7 @@ def target(name: str | None = None) -> Target:
         >>> custom_ops.onnx.target("onnxruntime==1.20").opset
         21
     """
+    named = name is not None
     if name is None:
         import onnxruntime
 
@@ -129,6 +144,12 @@ def target(name: str | None = None) -> Target:
         raise ValueError(
             f"target: onnxruntime must be {known[0]} or later, got {wanted}; "
             "deploy a newer onnxruntime"
+        )
+    if named and version.release[:2] > known[-1].release:
+        warnings.warn(
+            f"target: onnxruntime must be {known[-1]} or earlier, which is as far as the tables "
+            f"go, got {wanted}; what {known[-1]} takes is assumed",
+            stacklevel=2,
         )
     release = str(max(v for v in known if v <= version))
     return Target(release, *RELEASES[release])

@@ -10,9 +10,9 @@ import onnx
 
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._doctor import edges, inference
-from custom_ops.onnx._kernels.judge import Verdict, judge
+from custom_ops.onnx._kernels.judge import Verdict, judge_model
 from custom_ops.onnx._kernels.table import table
-from custom_ops.onnx._kernels.typed import SchemaOf, flat
+from custom_ops.onnx._kernels.typed import SchemaOf
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._targets import Target
 
@@ -119,12 +119,7 @@ class Subject:
         """What becomes of the nodes that do not just run on the target, functions inlined."""
         if self.opsets.get("", 0) > self.target.opset:
             return []  # the file is refused before its nodes are looked at
-        try:
-            inferred = flat(self.model) if self.functions else self.inferred
-        except _guarded.Refused as refused:
-            inferred = refused
-        known = self.model if isinstance(inferred, _guarded.Refused) else inferred
-        return list(judge(known.graph, self.schema_of))
+        return judge_model(self.model, self.schema_of)
 
     @functools.cached_property
     def inference(self) -> inference.Inference | _guarded.Refused:

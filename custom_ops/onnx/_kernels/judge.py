@@ -14,7 +14,7 @@ import onnx
 
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._kernels.table import Schema
-from custom_ops.onnx._kernels.typed import SchemaOf, TypedNode, typed
+from custom_ops.onnx._kernels.typed import SchemaOf, TypedNode, flat, typed
 
 # Domains of ONNX; the runtime takes those of them that are in its table.
 STANDARD = frozenset(schema.domain for schema in onnx.defs.get_all_schemas())
@@ -50,6 +50,15 @@ class Verdict:
     outcome: Outcome
     schema: Schema | None = None
     inner: "Verdict | None" = None
+
+
+def judge_model(model: onnx.ModelProto, schema_of: SchemaOf) -> list[Verdict]:
+    """Returns what becomes of the nodes of a model that do not just run, functions inlined."""
+    try:
+        known = flat(model)
+    except _guarded.Refused:  # then by the types that the model declares
+        known = model
+    return list(judge(known.graph, schema_of))
 
 
 def judge(graph: onnx.GraphProto, schema_of: SchemaOf) -> Iterator[Verdict]:
