@@ -4,6 +4,7 @@
 
 import contextlib
 import dataclasses
+import subprocess
 import unittest.mock
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from custom_ops.onnx import _guarded, _onnx_child
+import custom_ops.onnx
+from custom_ops.onnx import _guarded, _onnx_child, _walk
 
 # Writes what the model needs beside it into a folder, and returns the model.
 Maker = Callable[[Path], onnx.ModelProto]
@@ -36,6 +38,7 @@ class Fault:
         libraries: What the session registers, in the folder.
         oldest: The first release that takes the sound model.
         hangs: Whether a session on the model with the fault does not end.
+        unsafe: Whether the doctor refuses what some releases take.
     """
 
     code: str
@@ -46,7 +49,8 @@ class Fault:
     feeds: dict[str, Any] = dataclasses.field(default_factory=lambda: {"x": X})
     libraries: tuple[str, ...] = ()
     oldest: str = "1.17"
-    hangs: bool = False  # a session on the model with the fault
+    hangs: bool = False
+    unsafe: bool = False
 
 
 def parsed(
@@ -124,7 +128,7 @@ def nested(depth: int) -> onnx.ModelProto:
 
 def graph_of(model: onnx.ModelProto) -> onnx.GraphProto:
     """The first graph inside a model's graph."""
-    return next(a.g for node in model.graph.node for a in node.attribute if a.HasField("g"))
+    return next(_walk.subgraphs(next(n for n in model.graph.node if n.op_type in ("If", "Loop"))))
 
 
 def info(name: str, element: int, *shape: Any) -> onnx.ValueInfoProto:
@@ -137,9 +141,20 @@ DECOMPOSED = function("y = Relu(x)")
 POSITIVE = np.array([1, 0], np.float32)
 UNUSED = {"calls": "y = Relu(x)"}
 
+DECOMPOSED_LESS = edited(DECOMPOSED, lambda m: m.ClearField("functions"))
+
+
+def leave(model: onnx.ModelProto) -> None:
+    """Renames a function's domain to that of torch's ops."""
+    domain = "pkg.onnxscript.torch_lib"
+    for holder in (model.graph.node[0], model.functions[0], model.opset_import[1]):
+        holder.domain = domain
+    model.functions[0].opset_import[1].domain = domain
+
+
 VERSIONS = [
     *(
-        row("ir-version", f"{version}", edited(RELU, lambda m, v=version: setattr(m, "ir_version", v)), RELU, POSITIVE)
+        row("ir-version", f"{version}", parsed("y = Relu(x)", ir_version=version), RELU, POSITIVE)
         for version in (0, 2, 15)
     ),
     row("opset", "newer", parsed("y = Relu(x)", opset=29), RELU, POSITIVE),
@@ -278,6 +293,38 @@ TENSORS = [
     row("tensor-data", "of a constant", edited(parsed("w = Constant <value = float[2] {1, -2}> () y = Add(x, w)"), lambda m: m.graph.node[0].attribute[0].t.float_data.pop()), WEIGHTED, 2 * X),
 ]  # fmt: skip
 
+
+def external(name: str = "w.data", size: int = 8, link: str = "", **fields: Any) -> Maker:
+    """A model that adds a tensor whose data lies in another file, which is written too."""
+
+    def make(folder: Path) -> onnx.ModelProto:
+        given = {"location": name.format(folder=folder.parent), **fields}
+        file = folder / given["location"]
+        if size:
+            file.write_bytes((X.tobytes() * 3)[:size])
+        if link:
+            file.rename(folder / link.format(folder=folder.name))
+            file.symlink_to(link.format(folder=folder.name))
+        entries = [onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in given.items()]
+        return weighted(data_location=TensorProto.EXTERNAL, external_data=entries)
+
+    return make
+
+
+EXTERNAL_DATA = [
+    Fault("external-missing", "no file", external(size=0), external(), 2 * X),
+    Fault("external-truncated", "a short file", external(size=4), external(), 2 * X),
+    Fault("external-truncated", "a short file, with length", external(size=4, length=8), external(length=8), 2 * X),
+    Fault("external-truncated", "beyond its end", external(size=8, offset=4), external(size=16, offset=8, length=8), 2 * X),
+    Fault("external-truncated", "a length too small", external(length=4), external(), 2 * X),
+    Fault("external-truncated", "a length too large", external(size=16, length=16), external(), 2 * X),
+    Fault("external-truncated", "an offset below 0", external(offset=-8), external(), 2 * X),
+    Fault("external-outside", "an absolute path", external("{folder}/absolute.data"), external(), 2 * X, unsafe=True),
+    Fault("external-outside", "the folder above", external("../above.data"), external(), 2 * X, unsafe=True),
+    Fault("external-link", "to the folder above", external(link="../{folder}.data"), external(), 2 * X),
+    Fault("external-link", "to the same folder", external(link="real.data"), external(), 2 * X),
+]  # fmt: skip
+
 TYPES = [
     row("input-type", "none", edited(RELU, lambda m: m.graph.input[0].ClearField("type")), RELU, POSITIVE),
     row("input-type", "no element type", edited(RELU, lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type")), RELU, POSITIVE),
@@ -297,6 +344,121 @@ TYPES = [
     row("declared-shape", "of a value", edited(CHAIN, lambda m: m.graph.value_info.append(info("t", TensorProto.FLOAT, 3))), CHAIN, -POSITIVE),
     row("initializer-type", "the element type", edited(WEIGHTED, lambda m: m.graph.input.append(info("w", TensorProto.INT64, 2))), WEIGHTED, 2 * X),
     row("initializer-type", "the shape", edited(WEIGHTED, lambda m: m.graph.input.append(info("w", TensorProto.FLOAT, 1))), WEIGHTED, 2 * X),
+]  # fmt: skip
+
+
+OUR_LIBRARY = Path(custom_ops.get_library_path())
+MUL_ADD = parsed("y = custom_ops.MulAdd(x, x)", imports=', "custom_ops": 1')
+
+
+def beside(model: onnx.ModelProto, edit: Callable[[bytes], bytes] = bytes) -> Maker:
+    """A model with a copy of our library beside it, edited."""
+
+    def make(folder: Path) -> onnx.ModelProto:
+        content = edit(OUR_LIBRARY.read_bytes())
+        if content:
+            (folder / "lib.so").write_bytes(content)
+        return model
+
+    return make
+
+
+def compiled(source: str, needs: str = "") -> Maker:
+    """A model with a library made from C beside it; what it needs is there no more."""
+
+    def make(folder: Path) -> onnx.ModelProto:
+        (folder / "lib.c").write_text(source)
+        command = ["cc", "-shared", "-fPIC", "lib.c", "-o", "lib.so"]
+        if needs:
+            (folder / "needed.c").write_text("int needed(void) { return 0; }")
+            first = ["cc", "-shared", "-fPIC", "needed.c", "-o", f"lib{needs}.so"]
+            subprocess.run(first, cwd=folder, check=True)
+            command += ["-L.", f"-l{needs}"]
+        subprocess.run(command, cwd=folder, check=True)
+        (folder / f"lib{needs}.so").unlink() if needs else None
+        return RELU
+
+    return make
+
+
+ENTRY = "void *RegisterCustomOps(void *options, void *api) { return 0; }"
+WITH_NEED = f"int needed(void); int used(void) {{ return needed(); }} {ENTRY}"
+GIVEN: dict[str, Any] = {"libraries": ("lib.so",)}
+LIBRARIES = [
+    Fault("library-file", "no file", beside(MUL_ADD, lambda _: b""), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-file", "text", beside(MUL_ADD, lambda _: b"text"), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-file", "of Windows", beside(MUL_ADD, lambda _: b"MZ" + bytes(100)), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-file", "of another machine", beside(MUL_ADD, lambda data: data[:18] + b"\xf3\x00" + data[20:]), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-file", "no shared library", beside(MUL_ADD, lambda data: data[:16] + b"\x01" + data[17:]), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-file", "cut off", beside(MUL_ADD, lambda data: data[:400]), beside(MUL_ADD), 3 * X, **GIVEN),
+    Fault("library-needs", "one that is nowhere", compiled(WITH_NEED, "nowhere"), compiled(ENTRY), POSITIVE, **GIVEN),
+    Fault("library-entry", "none", compiled("int other(void) { return 0; }"), compiled(ENTRY), POSITIVE, **GIVEN),
+    row("custom-domain", "of a user", DECOMPOSED_LESS, DECOMPOSED, POSITIVE),
+    row("custom-domain", "no function of this name", edited(DECOMPOSED, lambda m: setattr(m.graph.node[0], "op_type", "G")), DECOMPOSED, POSITIVE),
+    row("custom-domain", "ours", MUL_ADD, custom_ops.onnx.embed(MUL_ADD), 3 * X),
+    row("custom-domain", "not an op of ours", parsed("y = custom_ops.MulAd(x, x)", imports=', "custom_ops": 1'), MUL_ADD, 3 * X, libraries=(str(OUR_LIBRARY),)),
+    row("custom-domain", "not one of our domain", DECOMPOSED_LESS, DECOMPOSED, POSITIVE, libraries=(str(OUR_LIBRARY),)),
+    row("custom-domain", "of a function that runs", function("y = g.G(x)", imports='"": 17, "g": 1'), DECOMPOSED, POSITIVE),
+    row("custom-domain", "left by an exporter", parsed("y = aten.relu(x)", imports=', "aten": 1'), RELU, POSITIVE),
+    row("exporter-leftover", "with a function", edited(DECOMPOSED, leave), DECOMPOSED, POSITIVE),
+]  # fmt: skip
+
+
+ROW = np.array([[1, -2]], np.float32)
+LARGE = np.zeros(300_000, np.float32)
+OTHER = np.append(LARGE[1:], np.float32(1))
+SMALLEST = parsed(
+    "s = ReduceMin <keepdims = 0> (a) t = ReduceMin <keepdims = 0> (b) u = Add(s, t) y = Add(x, u)"
+)
+KEPT = (("start", [0]), ("end", [2]), ("axis", [1]))
+PRODUCT = parsed(
+    "p = MatMul(x, w) y = Slice(p, start, end, axis)", "float[1, 2] x", "float[1, 2] y"
+)
+NORM = parsed(
+    "y, m, v = BatchNormalization <training_mode = 1> (x, z, b, mean, var)",
+    "float[N, 2] x",
+    "float[N, 2] y",
+)
+EVAL_NORM = parsed("y = BatchNormalization(x, z, b, mean, var)", "float[N, 2] x", "float[N, 2] y")
+OLD_NORM = parsed(
+    "y, m, v, a, c = BatchNormalization(x, z, b, mean, var)",
+    "float[N, 2] x",
+    "float[N, 2] y",
+    opset=9,
+)
+OLD_EVAL_NORM = parsed(
+    "y = BatchNormalization(x, z, b, mean, var)", "float[N, 2] x", "float[N, 2] y", opset=9
+)
+STATS = tuple(
+    (n, np.array(v, np.float32))
+    for n, v in (("z", [0, 0]), ("b", [1, 1]), ("mean", [2, 2]), ("var", [3, 3]))
+)
+FRESH = tuple((n, np.full(2, n in ("b", "var"), np.float32)) for n in ("z", "b", "mean", "var"))
+DROPOUT = parsed("y = Dropout(x, r, t)")
+DROP = (("r", np.float32(0)), ("t", True))
+NARROW = parsed("i = Cast <to = 6> (c) f = Cast <to = 1> (i) y = Add(x, f)")
+OPEN = "float[N, 4] x", "float[A, B] y"
+FOUR = np.arange(4, dtype=np.float32)[None]
+STATE = np.zeros((1, 1, 2), np.float32)
+RECURRENT = parsed(
+    "y = RNN <hidden_size = 2> (x, w, r, , , h)", "float[T, N, 2] x", "float[T, 1, N, 2] y"
+)
+UNIT = (("w", np.zeros((1, 2, 2), np.float32)), ("r", np.zeros((1, 2, 2), np.float32)))
+TRAPS = [
+    row("non-finite-weight", "of MatMul", with_tensor(PRODUCT, ("w", np.array([[1, 0, np.inf], [0, 1, 0]], np.float32)), *KEPT), with_tensor(PRODUCT, ("w", np.array([[1, 0, 5], [0, 1, 0]], np.float32)), *KEPT), ROW, feeds={"x": ROW}),
+    row("repeated-constant", "two", with_tensor(SMALLEST, ("a", LARGE), ("b", LARGE)), with_tensor(SMALLEST, ("a", LARGE), ("b", OTHER)), X),
+    row("float64-left", "a sum", parsed("d = Cast <to = 11> (x) e = Add(d, d) y = Cast <to = 1> (e)"), parsed("d = Cast <to = 1> (x) e = Add(d, d) y = Cast <to = 1> (e)"), 2 * X),
+    row("int-overflow", "2^40", with_tensor(NARROW, ("c", [2**40])), with_tensor(NARROW, ("c", [0])), X),
+    row("fixed-batch", "the whole shape", with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [1, 4])), with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [-1, 4])), FOUR, feeds={"x": FOUR}),
+    row("fixed-batch", "the first size", with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [1, -1])), with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [0, 4])), FOUR, feeds={"x": FOUR}),
+    row("fixed-batch", "of a constant beside it", with_tensor(parsed("y = Concat <axis = 1> (x, s)", *OPEN), ("s", FOUR)), with_tensor(parsed("s = Mul(x, one) y = Concat <axis = 1> (x, s)", *OPEN), ("one", np.float32(1))), np.concatenate([FOUR, FOUR], 1), feeds={"x": FOUR}),
+    row("fixed-batch", "of a state", with_tensor(RECURRENT, *UNIT, ("h", STATE)), with_tensor(parsed("y = RNN <hidden_size = 2> (x, w, r)", "float[T, N, 2] x", "float[T, 1, N, 2] y"), *UNIT), np.zeros((1, 1, 1, 2)), feeds={"x": ROW[None]}),
+    row("training-mode", "BatchNormalization", with_tensor(NORM, *STATS), with_tensor(EVAL_NORM, *STATS), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
+    row("training-mode", "BatchNormalization of opset 9", with_tensor(OLD_NORM, *STATS), with_tensor(OLD_EVAL_NORM, *STATS), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
+    row("training-mode", "statistics that overwrite the bias", with_tensor(NORM, *FRESH), with_tensor(EVAL_NORM, *FRESH), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
+    row("training-mode", "statistics that are the bias", edited(with_tensor(NORM, *STATS), lambda m: m.graph.node[0].input.__setitem__(4, "b")), with_tensor(EVAL_NORM, *STATS), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
+    row("training-mode", "statistics that are returned", edited(with_tensor(NORM, *FRESH), lambda m: m.graph.output.extend([info("m", 1, 2), info("v", 1, 2)])), with_tensor(EVAL_NORM, *FRESH), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
+    row("training-mode", "Dropout", with_tensor(DROPOUT, *DROP), with_tensor(DROPOUT, ("r", np.float32(0)), ("t", False)), X),
 ]  # fmt: skip
 
 
@@ -322,7 +484,7 @@ OVERLOADS = parsed(
     "t = f.F(x) y = f.F(t)",
     imports=', "f": 1',
     ir_version=8,
-    functions=TWO.format("x", "y", "y = Neg(x)") + TWO.format("x", "y", "y = Abs(x)"),
+    functions=TWO.format("x", "y", "y = Neg(x)") + TWO.format("x", "y", "y = Relu(x)"),
 )
 
 
@@ -348,9 +510,20 @@ KERNELS = [
     row("kernel", "in a body", function("t = Cast<to = 11>(x) u = Asinh(t) y = Cast<to = 1>(u)"), function("y = Asinh(x)"), np.arcsinh(X)),
     row("kernel", "in a branch", branch("t = Cast<to = 11>(x) u = Asinh(t) o = Cast<to = 1>(u)"), branch("o = Asinh(x)"), np.arcsinh(X), feeds=YES),
     row("kernel-casts", "float16", parsed("t = Cast<to = 10>(x) u = Ceil(t) y = Cast<to = 1>(u)"), parsed("y = Ceil(x)"), X),
-    row("function-overloads", "of one name", called("F", "other"), called("G", ""), np.abs(X)),
+    row("function-overloads", "of one name", called("F", "other"), called("G", ""), np.array([0, 2])),
     row("function-outputs", "the last", ONE_OUTPUT, edited(ONE_OUTPUT, lambda m: m.graph.node[0].output.append("")), -X),
 ]  # fmt: skip
 
 
-FAULTS: list[Fault] = [*VERSIONS, *FUNCTIONS, *VALUES, *NODES, *TENSORS, *TYPES, *KERNELS]
+FAULTS: list[Fault] = [
+    *VERSIONS,
+    *LIBRARIES,
+    *FUNCTIONS,
+    *VALUES,
+    *NODES,
+    *TENSORS,
+    *EXTERNAL_DATA,
+    *TYPES,
+    *KERNELS,
+    *TRAPS,
+]

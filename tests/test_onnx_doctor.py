@@ -3,17 +3,25 @@
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from doctor_models import inference_in_this_process
 
 import custom_ops.onnx
 from custom_ops.cli import execute
 from custom_ops.onnx._doctor import trial
 from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._reading import read
+
+
+@pytest.fixture(autouse=True)
+def fast() -> Iterator[None]:
+    with inference_in_this_process():
+        yield
 
 
 def parsed(body: str, ir_version: int = 9, imports: str = '"": 18') -> onnx.ModelProto:

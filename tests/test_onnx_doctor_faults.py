@@ -57,7 +57,9 @@ def test_the_doctor_says_what_onnxruntime_does(fault: Fault, tmp_path: Path) -> 
         report = custom_ops.onnx.doctor(path, INSTALLED, libraries)
         found = {finding.code for finding in report.findings}
         assert (fault.code in found) == faulty, str(report)
-        if not (faulty and fault.hangs) and NEWEST:  # the severities depend on the release
+        if (
+            not (faulty and (fault.hangs or fault.unsafe)) and NEWEST
+        ):  # the severities depend on the release
             said = refusal(path, fault)
             assert report.ok == (said == ""), f"{report}\nbut onnxruntime: {said}"
         if not faulty:
@@ -79,7 +81,7 @@ def chain(length: int) -> onnx.ModelProto:
 
 def test_a_long_chain_takes_linear_time() -> None:
     seconds = []
-    for length in (5_000, 50_000):
+    for length in (2_000, 20_000):
         model, start = chain(length), time.process_time()
         assert custom_ops.onnx.doctor(model, INSTALLED).findings == ()
         seconds.append(time.process_time() - start)

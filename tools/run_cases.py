@@ -22,6 +22,8 @@ def run_case(folder: Path, case: dict[str, Any], library: str | None) -> str:
     options.log_severity_level = 4
     if case["library"]:
         options.register_custom_ops_library(library)
+    for other in case.get("libraries", ()):
+        options.register_custom_ops_library(str(folder / other))
     session = onnxruntime.InferenceSession(
         str(folder / case["model"]), options, providers=["CPUExecutionProvider"]
     )

@@ -47,12 +47,14 @@ class Fault:
         tensor: Name of the tensor.
         rule: What must be, for a sentence "<tensor>: external data <rule>".
         remedy: What to do.
+        leads_to: Of a symbolic link, the file behind it.
     """
 
     code: str
     tensor: str
     rule: str
     remedy: str
+    leads_to: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.tensor!r}: external data {self.rule}; {self.remedy}"
@@ -113,16 +115,17 @@ def _fault(entry: External, folder: Path | None) -> Fault | None:
         return found(MISSING, rule, "put the data file beside the model again")
     length = entry.length if entry.length is not None else entry.needed
     end = entry.offset + (length or 0)
-    short = entry.needed is not None and entry.length is not None and entry.length < entry.needed
-    if entry.offset < 0 or (length or 0) < 0 or end > size or short:
+    other = None not in (entry.needed, entry.length) and entry.length != entry.needed
+    if entry.offset < 0 or (length or 0) < 0 or end > size or other:
         wanted = max(end, entry.offset + (entry.needed or 0))
         rule = f"must have {wanted} bytes, got {size} in {location!r}"
-        if short and end <= size:
+        if other and end <= size:
             rule = f"must have {entry.needed} bytes by shape and type, got length {entry.length}"
         return found(TRUNCATED, rule, "copy or export the data file again")
     if file.resolve() != folder.resolve() / location:
         rule = f"must be no symbolic link, got {location!r}, which leads to {file.resolve()}"
-        return found(LINK, rule, "embed the data, or follow links where you trust the folder")
+        remedy = "embed it with custom-ops fix --embed --follow-links where you trust the folder"
+        return Fault(LINK, entry.tensor, rule, remedy, file.resolve())
     return None
 
 

@@ -28,6 +28,7 @@ class Frame:
         repeated: Names that nodes define again.
         given_twice: Inputs that are there twice.
         initialized_twice: Initializers that are there twice.
+        constants: Initializers, and the values of Constant nodes.
     """
 
     scope: _walk.Scope
@@ -40,6 +41,7 @@ class Frame:
     repeated: list[str] = field(default_factory=list)
     given_twice: list[str] = field(default_factory=list)
     initialized_twice: list[str] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
     @property
     def outputs(self) -> list[str]:
@@ -54,6 +56,13 @@ class Frame:
         while frame is not None:
             yield frame, inner.at
             inner, frame = frame, frame.outer
+
+    def constant(self, name: str) -> onnx.TensorProto | None:
+        """Returns the tensor that a name stands for in this scope, where that is known."""
+        for frame, _ in ((self, 0), *self.around()):
+            if name in frame.made:
+                return frame.constants.get(name)
+        return None
 
     @property
     def sorts_itself(self) -> bool:
@@ -131,6 +140,7 @@ def _define(frame: Frame) -> None:
         inputs = [value.name for value in scope.input]
         initialized = [tensor.name for tensor in scope.initializer]
         initialized += [tensor.values.name for tensor in scope.sparse_initializer]
+        frame.constants.update({tensor.name: tensor for tensor in scope.initializer})
     frame.given_twice += _twice(inputs)
     frame.initialized_twice += _twice(initialized)
     made.update(dict.fromkeys((*inputs, *initialized), GIVEN))
@@ -139,6 +149,10 @@ def _define(frame: Frame) -> None:
             if name in made:
                 frame.repeated.append(name)
             made.setdefault(name, index)
+        if node.op_type == "Constant" and len(node.output) == 1:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    frame.constants[node.output[0]] = attribute.t
 
 
 def _twice(names: list[str]) -> list[str]:

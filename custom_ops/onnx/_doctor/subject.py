@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from custom_ops.onnx import _guarded, _walk
+from custom_ops.onnx import _external, _guarded, _walk
 from custom_ops.onnx._doctor import edges, inference
 from custom_ops.onnx._kernels.judge import Verdict, judge_model
 from custom_ops.onnx._kernels.table import table
@@ -100,6 +100,16 @@ class Subject:
         for function in self.model.functions:
             for scope in _walk.within(function):
                 yield from (Located(node, scope, function) for node in scope.node)
+
+    @functools.cached_property
+    def external_faults(self) -> list[_external.Fault]:
+        """What is wrong with data in other files."""
+        return list(_external.faults(self.model, self.document.folder))
+
+    @functools.cached_property
+    def external_broken(self) -> set[str]:
+        """Names of tensors whose data in other files is not read."""
+        return {fault.tensor for fault in self.external_faults}
 
     @functools.cached_property
     def inferred(self) -> onnx.ModelProto | _guarded.Refused:

@@ -1,24 +1,32 @@
 """The rules of the doctor, by what they are about; `ALL` has them in the order of the report."""
 
 from custom_ops.onnx._doctor.rules import (
+    external_data,
     functions,
     kernels,
+    libraries,
     nodes,
     tensors,
+    traps,
     types,
     values,
     versions,
+    weights,
 )
 from custom_ops.onnx._doctor.rules.rule import Rule
 
 ALL: tuple[Rule, ...] = (
     *versions.RULES,
+    *libraries.RULES,
     *functions.RULES,
     *values.RULES,
     *nodes.RULES,
     *tensors.RULES,
+    *external_data.RULES,
     *types.RULES,
     *kernels.RULES,
+    *weights.RULES,
+    *traps.RULES,
 )
 
 
