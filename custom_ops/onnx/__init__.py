@@ -1,7 +1,15 @@
 """From torch to a running ONNX model: export, lowering, verification, sessions."""
 
 from custom_ops._errors import UnreadableModel
-from custom_ops.onnx._doctor import Finding, Report, Severity, doctor
+from custom_ops.onnx._doctor import (
+    Conversion,
+    Finding,
+    Report,
+    Severity,
+    Trial,
+    convertible,
+    doctor,
+)
 from custom_ops.onnx._export import export
 from custom_ops.onnx._extract import Extraction, extract
 from custom_ops.onnx._fix import Change, Fixed, Proof, Verdict, fix, set_ir_version
@@ -27,6 +35,7 @@ __all__ = [
     "RELEASES",
     "Extraction",
     "Change",
+    "Conversion",
     "Finding",
     "Inspection",
     "Installation",
@@ -39,9 +48,11 @@ __all__ = [
     "Severity",
     "Tensor",
     "Target",
+    "Trial",
     "UnreadableModel",
     "Verdict",
     "Verification",
+    "convertible",
     "doctor",
     "embed",
     "export",
