@@ -92,7 +92,7 @@ def convert(
 
 
 def _table(result: "Replacement", title: str) -> RenderableType:
-    rows = [*result.notes, *([str(result.agreement)] if result.agreement is not None else [])]
+    rows = [*result.notes, *([f"proof: {result.proof}"] if result.proof is not None else [])]
     table = Table(title=title, title_justify="left", caption="\n".join(rows))
     table.caption_justify = "left"
     for heading in ("node", "was", "is"):

@@ -94,19 +94,32 @@ def feeds(
         is given, that of another input's axis of the same name, else 1 for the first axis and 16
         for the others.
     """
-    from custom_ops.onnx import _drawing as drawing
+    import numpy as np
 
     names = [given.name for given in inputs]
     for option, values in (("--shape", shapes), ("--input", files)):
         for name in values:
             if name not in names:
                 raise Usage(f"{option} must name an input ({', '.join(names)}), got {name!r}")
+    known: dict[str, int] = {}
     loaded = {name: _load(path) for name, path in files.items()}
     given_sizes = {name: sizes("--shape", text) for name, text in shapes.items()}
-    try:
-        return drawing.draw(inputs, given_sizes, loaded)
-    except ValueError as error:
-        raise Usage(f"--input must name an array: {error}") from error
+    given_sizes |= {name: list(array.shape) for name, array in loaded.items()}
+    for given in inputs:
+        for label, size in zip(given.shape, given_sizes.get(given.name, ()), strict=False):
+            if isinstance(label, str):
+                known.setdefault(label, size)
+    generator = np.random.default_rng(0)
+    result = {}
+    for given in inputs:
+        if given.name in loaded:
+            result[given.name] = loaded[given.name]
+            continue
+        shape = given_sizes.get(given.name)
+        if shape is None:
+            shape = [_size(dim, axis, known) for axis, dim in enumerate(given.shape)]
+        result[given.name] = _random(given, shape, generator)
+    return result
 
 
 def arrays(option: str, texts: Sequence[str]) -> dict[str, "np.ndarray[Any, Any]"]:
@@ -124,3 +137,35 @@ def _load(path: str) -> "np.ndarray[Any, Any]":
     if not isinstance(array, np.ndarray):
         raise Usage(f"--input must be a .npy file of one array, got {path!r}")
     return array
+
+
+def _size(dim: Any, axis: int, known: dict[str, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    size = 1 if axis == 0 else 16
+    return known.setdefault(dim, size) if isinstance(dim, str) else size
+
+
+def _random(given: Any, shape: list[int], generator: Any) -> "np.ndarray[Any, Any]":
+    dtype = dtype_of(given.type)
+    if dtype is None:
+        raise Usage(f"--input must be given for {given.name}: its type is {given.type}")
+    if dtype.kind in "biu":
+        array: np.ndarray[Any, Any] = generator.integers(0, 2, shape).astype(dtype)
+    else:
+        array = generator.standard_normal(shape).astype(dtype)
+    return array
+
+
+def dtype_of(kind: str) -> "np.dtype[Any] | None":
+    """Returns the dtype of a session's type, for example ``tensor(float)``; None for others."""
+    import ml_dtypes
+    import numpy as np
+
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    name = {"float": "float32", "double": "float64"}.get(name, name)
+    try:
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    except TypeError:
+        return None
+    return dtype if name == "bfloat16" or dtype.kind in "biuf" else None

@@ -24,7 +24,7 @@ from custom_ops.onnx._mappings import (
     register_mapping,
     remove_mapping,
 )
-from custom_ops.onnx._replace import Replacement, replace
+from custom_ops.onnx._replace import Replacement, Rule, replace, same_shape, scalar
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target
 from custom_ops.onnx._translation import translation_table
@@ -45,6 +45,7 @@ __all__ = [
     "Proof",
     "Replacement",
     "Report",
+    "Rule",
     "Severity",
     "Tensor",
     "Target",
@@ -65,6 +66,8 @@ __all__ = [
     "register_mapping",
     "remove_mapping",
     "replace",
+    "same_shape",
+    "scalar",
     "session",
     "set_ir_version",
     "target",

@@ -165,8 +165,7 @@ def compare(
             note = f"the model raises: {first_line(error)}"
             checks.append(Check(call.sizes, float("nan"), False, note))
             continue
-        arrays = [to_array(output) for output in outputs]
-        checks.append(compare_arrays(call.sizes, arrays, actual, tolerances or TOLERANCES))
+        checks.append(_compare(call.sizes, outputs, actual, tolerances or TOLERANCES))
     return Verification(tuple(checks))
 
 
@@ -210,32 +209,27 @@ def to_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.numpy()
 
 
-def compare_arrays(
+def _compare(
     sizes: str,
-    expected: Sequence[np.ndarray[Any, Any]],
+    expected: Sequence[torch.Tensor],
     actual: Sequence[Any],
-    tolerances: Mapping[str, Tolerance] = TOLERANCES,
+    tolerances: Mapping[str, Tolerance],
 ) -> Check:
-    """Compares outputs one by one.
-
-    Args:
-        sizes: The shapes of the inputs, for the result.
-        expected: The outputs wanted.
-        actual: Those that a session gave.
-        tolerances: By dtype; of others equal is wanted.
-    """
     if len(expected) != len(actual):
         note = f"the model has {len(actual)} outputs, the module {len(expected)}"
         return Check(sizes, float("nan"), False, note)
     largest, notes = 0.0, []
     for i, (want, got) in enumerate(zip(expected, actual, strict=True)):
-        if want.shape != got.shape or want.dtype != got.dtype:
+        want_array = to_array(want)
+        if want_array.shape != got.shape or want_array.dtype != got.dtype:
             notes.append(
-                f"output {i} is {got.dtype}{list(got.shape)}, not {want.dtype}{list(want.shape)}"
+                f"output {i} is {got.dtype}{list(got.shape)}, not "
+                f"{want_array.dtype}{list(want_array.shape)}"
             )
             continue
-        tolerance = tolerances.get(str(want.dtype), Tolerance(0.0, 0.0))
-        wide_want, wide_got = want.astype(np.float64), got.astype(np.float64)
+        dtype = str(want.dtype).removeprefix("torch.")
+        tolerance = tolerances.get(dtype, Tolerance(0.0, 0.0))
+        wide_want, wide_got = want_array.astype(np.float64), got.astype(np.float64)
         finite = np.isfinite(wide_want) & np.isfinite(wide_got)
         difference = np.abs(np.where(finite, wide_want - wide_got, 0.0))
         same = (wide_want == wide_got) | (np.isnan(wide_want) & np.isnan(wide_got))

@@ -35,8 +35,9 @@ def compare(
     libraries: Sequence[str | os.PathLike[str]],
     opened: Sequence[Opened] = (),
     seconds: float = SECONDS,
+    drawn: Sequence[Feed] = (),
 ) -> Proof:
-    """Runs two models on the same random inputs, in another process.
+    """Runs two models on the same inputs, in another process.
 
     Args:
         inputs: Those of both, in order; names may differ.
@@ -45,6 +46,7 @@ def compare(
         libraries: Libraries of custom ops that the sessions register.
         opened: Sizes that the changed model alone leaves open; it is tried at others.
         seconds: How long it may take.
+        drawn: The inputs; random ones if left out.
 
     Returns:
         The proof, or why there is none.
@@ -57,7 +59,7 @@ def compare(
         return Proof(verdict, note, release=onnxruntime.__version__)
 
     try:
-        drawn = list(feeds(inputs))
+        drawn = list(drawn) or list(feeds(inputs))
     except Undrawable as reason:
         return unproven(str(reason))
     trials, more = _trials(inputs, opened)

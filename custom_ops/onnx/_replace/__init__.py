@@ -2,6 +2,8 @@
 
 from custom_ops.onnx._replace.forms import sources
 from custom_ops.onnx._replace.replace import replace
-from custom_ops.onnx._replace.result import Change, Replacement
+from custom_ops.onnx._replace.result import Replacement
+from custom_ops.onnx._replace.rules import Rule
+from custom_ops.onnx._replace.shapes import same_shape, scalar
 
-__all__ = ["Change", "Replacement", "replace", "sources"]
+__all__ = ["Replacement", "Rule", "replace", "same_shape", "scalar", "sources"]

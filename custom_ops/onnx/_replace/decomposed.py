@@ -12,6 +12,8 @@ import onnx_ir as ir
 from custom_ops.onnx import _nodes, _origin
 from custom_ops.onnx._lowering import inline
 from custom_ops.onnx._origin import Origin
+from custom_ops.onnx._replace.rules import WAS
+from custom_ops.onnx._replace.shapes import subgraphs
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, by_onnx_name
 
@@ -23,32 +25,28 @@ _TYPES = {
 }
 
 
-def to_ours(model: ir.Model) -> tuple[dict[ir.Node, str], list[str]]:
+def to_ours(model: ir.Model) -> list[str]:
     """Puts our nodes in the place of their bodies.
 
     Args:
         model: Changed in place.
 
     Returns:
-        What each node was, and sentences on the bodies that were left.
+        Sentences on the bodies that were left.
     """
-    was: dict[ir.Node, str] = {}
     left = _origin.tags(model)
     for root, origin in list(_origin.tagged_results(model)):
         op = by_onnx_name(origin.op)
         found = _match(root, op, origin, _nodes.opset_of(model)) if op is not None else None
         if op is not None and found is not None:
-            node = _restore(root, op, origin, *found)
-            was[node] = f"decomposed {origin.op}"
+            _restore(root, op, origin, *found)
             left.discard((origin.op, origin.call))
-    if was:
-        model.opset_imports[DOMAIN] = VERSION
-    notes = [
+            model.opset_imports[DOMAIN] = VERSION
+    return [
         f"the nodes tagged as call {call} of {op} are no longer the body of {op} (an optimizer or "
         "another opset), and are left as they are"
         for op, call in sorted(left)
     ]
-    return was, notes
 
 
 _Matched = tuple[list[ir.Value | None], list[ir.Node]]
@@ -169,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 def _restore(
     root: ir.Node, op: Op, origin: Origin, inputs: list[ir.Value | None], body: list[ir.Node]
-) -> ir.Node:
+) -> None:
     graph = root.graph
     assert graph is not None
     metadata = {key: each for key, each in root.metadata_props.items() if key != _origin.KEY}
@@ -186,8 +184,8 @@ def _restore(
         new.name, new.type, new.shape = old.name, old.type, old.shape
         new.metadata_props.update(old.metadata_props)
     ir.convenience.replace_all_uses_with(root.outputs, node.outputs, replace_graph_outputs=True)
+    node.meta[WAS] = f"decomposed {origin.op}"
     _remove(root, set(body))
-    return node
 
 
 def _remove(root: ir.Node, body: set[ir.Node]) -> None:
@@ -199,17 +197,10 @@ def _remove(root: ir.Node, body: set[ir.Node]) -> None:
         if used or node not in body:
             continue
         body.discard(node)
-        inner = [
-            n for graph in _subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(graph)
-        ]
+        inner = [n for graph in subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(graph)]
         for each in (node, *inner):  # what stands inside a Loop uses values around it
             waiting += [p for p in (v.producer() for v in each.inputs if v) if p is not None]
             for i in range(len(each.inputs)):
                 each.replace_input_with(i, None)
         if node.graph is not None:
             node.graph.remove(node)
-
-
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
-    graphs = ir.AttributeType.GRAPH
-    return [each.as_graph() for each in node.attributes.values() if each.type == graphs]

@@ -6,6 +6,7 @@ from typing import Any
 import onnx_ir as ir
 
 from custom_ops.onnx import _nodes
+from custom_ops.onnx._replace.rules import WAS
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import ForeignNode, Op, ops
 
@@ -18,15 +19,12 @@ def sources() -> tuple[str, ...]:
     return (NATIVE, DECOMPOSED, *sorted(domains - {""}))
 
 
-def to_ours(model: ir.Model, wanted: Collection[str]) -> dict[ir.Node, str]:
+def to_ours(model: ir.Model, wanted: Collection[str]) -> None:
     """Turns the nodes of other producers into ours, where they stand.
 
     Args:
         model: Changed in place; functions that hold such nodes are inlined.
         wanted: Which forms, by their names in `sources`.
-
-    Returns:
-        What each node was.
 
     Raises:
         ValueError: A node has what our op does not, naming it.
@@ -43,12 +41,12 @@ def to_ours(model: ir.Model, wanted: Collection[str]) -> dict[ir.Node, str]:
         if node.op_identifier() in known:
             op, form = known[node.op_identifier()]
             was[node] = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            node.meta[WAS] = was[node]
             _turn(node, op, form)
     if was:
         model.opset_imports[DOMAIN] = VERSION
         _drop_unused_imports(model, {form.domain for _, form in known.values()})
         _check(model, was)
-    return was
 
 
 def _turn(node: ir.Node, op: Op, form: ForeignNode) -> None:

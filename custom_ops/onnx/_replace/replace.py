@@ -1,25 +1,28 @@
 """Turns what other producers write for our ops into our nodes, and our nodes into what is asked."""
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
+from custom_ops import _library
 from custom_ops.onnx import _guarded, _nodes, _origin
-from custom_ops.onnx._agreement import Agreement, agreement
+from custom_ops.onnx._fix.drawing import Feed, described, required
+from custom_ops.onnx._fix.proof import Differs, compare
+from custom_ops.onnx._fix.result import Proof
 from custom_ops.onnx._lowering import LOWERINGS, lower
-from custom_ops.onnx._reading import ModelLike, read
+from custom_ops.onnx._model import write
+from custom_ops.onnx._reading import Document, ModelLike, is_binary, read
 from custom_ops.onnx._replace import decomposed, forms
 from custom_ops.onnx._replace.result import Change, Replacement
+from custom_ops.onnx._replace.rules import WAS, Rule, apply, written
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.ops._body import DOMAIN
-
-# Who can run our nodes in what a lowering leaves.
-_KERNELS = {"custom": ("native",), "decomposed": ("none",), "native": ("none",)}
 
 
 def replace(
@@ -27,6 +30,7 @@ def replace(
     to: str = "portable",
     *,
     sources: Collection[str] | None = None,
+    rules: Rule | Sequence[Rule] = (),
     target: str | None = None,
     verify: bool = True,
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
@@ -44,7 +48,9 @@ def replace(
             alone), "decomposed" (standard ops), "native" (the standard op of the same meaning,
             else decomposed) or "auto" (native where the target runs it, else portable).
         sources: Which forms to turn: "native", "decomposed", and the domains of other libraries,
-            as "mmcv"; all if left out.
+            as "mmcv"; if left out all, or none where there are rules.
+        rules: Patterns and what takes their place, in the main graph, in subgraphs and in
+            functions; see `Rule`.
         target: The release that will run the file, as "onnxruntime==1.20"; the one installed if
             left out.
         verify: Whether to run both models, where both run, and compare.
@@ -74,7 +80,8 @@ def replace(
     """
     if to not in LOWERINGS:
         raise ValueError(f"replace: to must be one of {', '.join(LOWERINGS)}, got {to!r}")
-    wanted = _chosen(sources)
+    rules = [rules] if isinstance(rules, Rule) else list(rules)
+    wanted = _chosen(sources if sources is not None or not rules else ())
     release = find_target(target)
     document = read(model)
     try:
@@ -87,25 +94,35 @@ def replace(
     graph = document.graph()
     if to in wanted:
         wanted = wanted - {to}  # what is so already stays
-    was = forms.to_ours(graph, wanted - {forms.DECOMPOSED})
-    notes: list[str] = []
-    if forms.DECOMPOSED in wanted:
-        restored, notes = decomposed.to_ours(graph)
-        was.update(restored)
+    apply(graph, rules)
+    forms.to_ours(graph, wanted - {forms.DECOMPOSED})
+    notes = decomposed.to_ours(graph) if forms.DECOMPOSED in wanted else []
     _nodes.inline_callers(graph)
+    others = [each for each in written(graph) if each[0].domain != DOMAIN]
     before = {str(node.outputs[0].name): node for node, _ in _nodes.our_nodes(graph)}
     lowered = _lowered(graph, to, release) if before else graph
-    changes = tuple(_changes(before, was, lowered))
+    changes = (
+        *(Change(_name(node), was, _kind(node)) for node, was in others),
+        *_changes(before, lowered),
+    )
     if not changes:
-        notes.append(
-            f"no node is one of {', '.join(sorted(wanted))}; a decomposition is known by the "
-            f"metadata {_origin.KEY!r} of its nodes alone, which custom_ops.onnx.export and "
-            "custom_ops.onnx.lower write"
-        )
-    checked = None
+        notes.append(_nothing(wanted, rules))
+    proof = None
     if changes and verify:
-        checked = _verified(model, document.path, lowered, to, inputs)
-    return Replacement(lowered, changes, tuple(notes), checked)
+        proof = _proven(document, lowered, to, inputs)
+    return Replacement(lowered, changes, tuple(notes), proof)
+
+
+def _nothing(wanted: Collection[str], rules: Collection[Rule]) -> str:
+    found = ["no place fits a rule"] if rules else []
+    if wanted:
+        found.append(f"no node is one of {', '.join(sorted(wanted))}")
+    if forms.DECOMPOSED in wanted:
+        found.append(
+            f"a decomposition is known by the metadata {_origin.KEY!r} of its nodes alone, which "
+            "custom_ops.onnx.export and custom_ops.onnx.lower write"
+        )
+    return "; ".join(found) or "there is nothing to do"
 
 
 def _chosen(sources: Collection[str] | None) -> set[str]:
@@ -134,39 +151,72 @@ def _lowered(graph: ir.Model, to: str, release: Any) -> ir.Model:
     return lower(graph, to, release)
 
 
-def _changes(
-    before: Mapping[str, ir.Node], was: Mapping[ir.Node, str], lowered: ir.Model
-) -> Iterable[Change]:
+def _changes(before: Mapping[str, ir.Node], lowered: ir.Model) -> Iterator[Change]:
     after = {
         str(output.name): node
         for node in ir.traversal.RecursiveGraphIterator(lowered.graph)
         for output in node.outputs
     }
     for name, node in before.items():
-        ours = f"{node.domain}::{node.op_type}"
-        found = after.get(name)
+        was, found = node.meta.get(WAS, _kind(node)), after.get(name)
         if found is None or _origin.KEY in found.metadata_props:
             became = f"decomposed {node.op_type}"
-        elif found.domain == DOMAIN:
-            became = ours
         else:
-            became = found.op_type
-        if was.get(node, ours) != became:
-            yield Change(node.name or name, was.get(node, ours), became)
+            became = _kind(found)
+        if was != became:
+            yield Change(node.name or name, was, became)
 
 
-def _verified(
-    model: ModelLike,
-    path: Path | None,
+def _kind(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _name(node: ir.Node) -> str:
+    return str(node.name or node.outputs[0].name)
+
+
+def _proven(
+    document: Document,
     lowered: ir.Model,
     to: str,
     inputs: Mapping[str, np.ndarray[Any, Any]] | None,
-) -> Agreement:
-    before: ModelLike = os.fspath(path) if path is not None else model
-    checked = agreement(before, lowered, _KERNELS.get(to, ("native", "none")), inputs)
-    if not checked:
+) -> Proof:
+    """Compares both models, with our library and without it, as far as they run.
+
+    Raises:
+        ValueError: They differ.
+    """
+    taken = required(document.proto)
+    drawn = _given(taken, inputs or {})
+    proofs = []
+    with tempfile.TemporaryDirectory() as folder:
+        after = Path(folder) / "after.onnx"
+        write(lowered, after)
+        before = document.path
+        if before is None or not is_binary(before):
+            before = Path(folder) / "before.onnx"
+            write(document.graph(), before)
+        alone = to not in ("portable", "auto")  # no body to run, or nothing but bodies
+        for libraries in ([_library.library_path()], [])[: 1 if alone else 2]:
+            try:
+                proofs.append(compare(taken, before, after, libraries, drawn=drawn))
+            except Differs as reason:
+                raise ValueError(
+                    f"replace: the new model must compute what {document.name} does, but "
+                    f"{reason}; leave nodes out with sources, or correct the rule"
+                ) from None
+    return max(proofs, key=lambda proof: -1.0 if proof.difference is None else proof.difference)
+
+
+def _given(
+    taken: Sequence[onnx.ValueInfoProto], inputs: Mapping[str, np.ndarray[Any, Any]]
+) -> list[Feed]:
+    names = [value.name for value in taken]
+    if not inputs:
+        return []
+    if set(inputs) != set(names):
         raise ValueError(
-            f"replace: the new model must compute what the old one does, got {checked}; "
-            "report it, or leave the nodes out with sources"
+            f"replace: inputs must be arrays for {', '.join(names)}, got {', '.join(inputs)}"
         )
-    return checked
+    arrays = [inputs[name] for name in names]
+    return [Feed(tuple(arrays), described(names, arrays))]

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from custom_ops.onnx._agreement import Agreement
+from custom_ops.onnx._fix.result import Proof
 from custom_ops.onnx._model import write, written_beside
 
 
@@ -38,13 +38,13 @@ class Replacement:
         graph: The model, as a graph of onnx-ir.
         changes: The nodes that were replaced.
         notes: What was left as it was, and why.
-        agreement: Whether both models compute the same; None where nothing was compared.
+        proof: Whether both models compute the same; None where that was not asked.
     """
 
     graph: ir.Model
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
-    agreement: Agreement | None
+    proof: Proof | None
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -76,7 +76,7 @@ class Replacement:
         count = len(self.changes)
         lines = [f"{count or 'no'} node{'s' * (count != 1)} replaced", *map(str, self.changes)]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [str(self.agreement)] if self.agreement is not None else []
+        lines += [f"proof: {self.proof}"] if self.proof is not None else []
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,5 +84,7 @@ class Replacement:
         return {
             "changes": [asdict(change) for change in self.changes],
             "notes": list(self.notes),
-            "agreement": self.agreement.as_dict() if self.agreement is not None else None,
+            "proof": None
+            if self.proof is None
+            else {**asdict(self.proof), "verdict": str(self.proof.verdict)},
         }
