@@ -54,6 +54,12 @@ class Index:
         yield from dict.fromkeys([*self.inputs, *self.initializers, *self.sparse, *self.maker])
 
     @functools.cached_property
+    def infos(self) -> dict[str, onnx.ValueInfoProto]:
+        """What the graph says of the types of its values."""
+        infos = (*self.graph.value_info, *self.graph.output, *self.graph.input)
+        return {each.name: each for each in infos}
+
+    @functools.cached_property
     def users(self) -> dict[str, list[int]]:
         """The nodes that need a value."""
         users: dict[str, list[int]] = {}
@@ -62,15 +68,19 @@ class Index:
                 users.setdefault(name, []).append(i)
         return users
 
-    def behind(self, values: Iterable[str], stop: Collection[str]) -> tuple[set[int], list[str]]:
+    def behind(
+        self, values: Iterable[str], stop: Collection[str], among: Collection[str] | None = None
+    ) -> tuple[set[int], list[str]]:
         """Returns the nodes that values follow from, and the values with which the search ended.
 
         Args:
             values: Where the search begins.
             stop: Names of values that are not searched beyond.
+            among: Names of the values that are; others end the search. None for all.
 
         Returns:
-            Indices of nodes; and the values that no node makes, initializers left out.
+            Indices of nodes; and the values at which the search ended, without those of `stop` and
+            initializers.
         """
         nodes: set[int] = set()
         ends: dict[str, None] = {}
@@ -78,7 +88,7 @@ class Index:
         seen = set(waiting)
         while waiting:
             name = waiting.pop()
-            maker = self.maker.get(name)
+            maker = self.maker.get(name) if among is None or name in among else None
             if maker is None:
                 if not self.is_stored(name):
                     ends[name] = None

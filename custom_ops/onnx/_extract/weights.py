@@ -18,18 +18,25 @@ def external(piece: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [t for t in _walk.tensors(piece) if t.data_location == onnx.TensorProto.EXTERNAL]
 
 
-def copy(piece: onnx.ModelProto, folder: Path | None, name: str, file: Path) -> None:
-    """Copies the external data that a piece uses, and makes the piece name the copy.
+def save(piece: onnx.ModelProto, folder: Path | None, path: Path) -> None:
+    """Writes a piece, and what of its weights is external to ``<path>.data`` beside it.
 
     Args:
         piece: The piece, which is changed.
         folder: Where the data of the model lies.
-        name: By what name the piece is to find the copy.
-        file: Where to write the copy.
+        path: The file to write.
 
     Raises:
         UnreadableModel: Data is missing or must not be read.
     """
+    if external(piece):
+        data = path.with_name(f"{path.name}.data")
+        _copy(piece, folder, data.name, data)
+    onnx.save(piece, path)
+
+
+def _copy(piece: onnx.ModelProto, folder: Path | None, name: str, file: Path) -> None:
+    """Copies the external data that a piece uses, and makes the piece name the copy."""
     for fault in _external.faults(piece, folder):
         raise UnreadableModel(f"model: {fault}")
     assert folder is not None  # else each is a fault
