@@ -375,6 +375,37 @@ def test_run_says_what_the_model_refuses(exported: Path) -> None:
     assert "must run on x=1x4x8x8" in outcome.sentence
 
 
+# extract
+
+
+def test_extract_a_module_with_samples(exported: Path, folder: Path) -> None:
+    arguments = ("extract", str(exported), "out/sample.onnx", "--module", "sample", "--json")
+    outcome = call(*arguments, "--model", "nets:full", "--samples", "arrays")
+    assert outcome.code == 1  # other weights: nets:full draws them anew, from other numbers
+    torch_model = f"{exported.parent / 'nets.py'}:full"
+    outcome = call(*arguments, "--model", torch_model, "--samples", "arrays", "--force")
+    result = json.loads(outcome.out)
+    assert outcome.code == 0, outcome.err
+    assert result["ok"]
+    assert result["sample"]["passed"]
+    assert (result["module"], len(result["inputs"]), len(result["outputs"])) == ("sample", 2, 1)
+    session = custom_ops.onnx.session(folder / "out" / "sample.onnx")
+    feeds = {name: np.load(file) for name, file in result["samples"]["inputs"].items()}
+    ((name, file),) = result["samples"]["outputs"].items()
+    np.testing.assert_allclose(session.run([name], feeds)[0], np.load(file), rtol=1e-4, atol=1e-5)
+
+
+def test_extract_by_names_and_its_errors(exported: Path, folder: Path) -> None:
+    outcome = call("extract", str(exported), "head.onnx", "--outputs", "conv2d")
+    assert outcome.code == 0, outcome.err
+    assert "outputs  conv2d" in outcome.out
+    again = call("extract", str(exported), "head.onnx", "--outputs", "conv2d")
+    assert (again.code, "which exists" in again.sentence) == (1, True)
+    (folder / "junk.onnx").write_bytes(b"junk")
+    assert call("extract", "junk.onnx", "o.onnx", "--inputs", "x").code == 2
+    assert not (folder / "o.onnx").exists()
+
+
 # info, help, wrong usage
 
 
@@ -453,6 +484,11 @@ def test_help_names_every_choice() -> None:
         (("run", "{model}", "--shape", "x"), "--shape must be like"),
         (("run", "{model}", "--shape", "x=1,2"), "--shape must be sizes"),
         (("run", "{model}", "--input", "x=nowhere.npy"), "--input must be a .npy file"),
+        (
+            ("extract", "{model}", "o.onnx", "--module", "add", "--samples", "d"),
+            "come with --model",
+        ),
+        (("extract", "{model}", "o.onnx", "--module", "add", "--call", "-1"), "--call"),
         (("demo", "--threads", "0"), "--threads"),
         (("bench", "--op", "x"), "--op must be one of"),
         (("bench", "--case", "x"), "--case must fit one of"),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from custom_ops._cli.options import AsJson, Kernels, Model
 from custom_ops._cli.output import Failure, first_line, progress, write
-from custom_ops._cli.tensors import chosen, feeds, named
+from custom_ops._cli.tensors import chosen, feeds, named, save_arrays
 
 _RUNS = 5
 _SECONDS = 3.0  # of timing; slow models get fewer runs
@@ -52,7 +52,7 @@ def run(
                 "other sizes with --shape, or arrays with --input"
             ) from error
     names = [each.name for each in session.get_outputs()]
-    saved = _save(output, names, outputs) if output is not None else {}
+    saved = save_arrays(output, names, outputs) if output is not None else {}
     milliseconds = statistics.median(times)
     result = {
         "ok": True,
@@ -133,15 +133,3 @@ def _described(value: Any) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _save(folder: Path, names: list[str], outputs: list[Any]) -> dict[str, str]:
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = {}
-    for name, array in zip(names, outputs, strict=True):
-        file = folder / f"{name.replace('/', '_')}.npy"
-        np.save(file, array)
-        saved[name] = str(file)
-    return saved

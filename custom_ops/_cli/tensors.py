@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom_ops._cli.output import Usage
@@ -169,3 +170,25 @@ def dtype_of(kind: str) -> "np.dtype[Any] | None":
     except TypeError:
         return None
     return dtype if name == "bfloat16" or dtype.kind in "biuf" else None
+
+
+def save_arrays(folder: Path, names: Sequence[str], arrays: Sequence[Any]) -> dict[str, str]:
+    """Writes arrays to a folder, each as NAME.npy.
+
+    Args:
+        folder: Made where there is none.
+        names: Their names; a slash becomes an underscore.
+        arrays: The arrays.
+
+    Returns:
+        The files by name.
+    """
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = {}
+    for name, array in zip(names, arrays, strict=True):
+        file = folder / f"{name.replace('/', '_')}.npy"
+        np.save(file, array)
+        saved[name] = str(file)
+    return saved

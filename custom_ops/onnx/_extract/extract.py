@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from custom_ops.onnx import _model
-from custom_ops.onnx._extract import weights
+from custom_ops.onnx import _storage
 from custom_ops.onnx._extract.bounds import between
 from custom_ops.onnx._extract.index import Index
 from custom_ops.onnx._extract.modules import Modules
@@ -31,6 +30,7 @@ def extract(
     torch_module: torch.nn.Module | None = None,
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
     force: bool = False,
 ) -> Extraction:
     """Cuts a piece out of a model and writes it to a file.
@@ -58,6 +58,7 @@ def extract(
         args: The inputs of the torch module that was exported: then the result has a sample, what
             torch gives to `module` and gets from it, with which the piece is run and compared.
         kwargs: Its keyword inputs.
+        follow_links: Whether to read weights that lie behind a symbolic link.
         force: Whether to replace files that are there.
 
     Returns:
@@ -91,8 +92,8 @@ def extract(
         bounds = located.bounds
     piece = cut(document.proto, index, bounds)
     path = Path(path)
-    data = path.with_name(f"{path.name}.data") if weights.external(piece) else None
-    _check_new(path, data, force)
+    _storage.check_free("extract", path, force)
+    _storage.check("extract", piece, document.folder, follow_links)
     result = Extraction(
         path=path,
         inputs=bounds.inputs,
@@ -100,10 +101,10 @@ def extract(
         nodes=len(bounds.nodes),
         of=len(index.nodes),
         initializers=len(piece.graph.initializer) + len(piece.graph.sparse_initializer),
-        data=data,
     )
-    with _model.written_beside(path) as beside:
-        weights.save(piece, document.folder, beside)
+    with _storage.written(piece, document.folder, path, external=False) as beside:
+        if _storage.is_external(piece):
+            result = replace(result, data=_storage.data_file(path))
         if located is None:
             return result
         result = replace(
@@ -119,16 +120,6 @@ def extract(
         whole = Call(tuple(args), dict(kwargs or {}))
         found = sample(document, index, located, beside, torch_module, whole)
     return replace(result, sample=found)
-
-
-def _check_new(path: Path, data: Path | None, force: bool) -> None:
-    """Refuses to replace files."""
-    for file in filter(None, (path, data)):
-        if file.exists() and not force:
-            raise ValueError(
-                f"extract: path must be new, got {str(file)!r}, which exists; give another path, "
-                "or force=True to replace it"
-            )
 
 
 def _check(

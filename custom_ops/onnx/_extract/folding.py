@@ -13,8 +13,7 @@ import onnx
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from custom_ops._errors import UnreadableModel
-from custom_ops.onnx import _external
+from custom_ops.onnx import _storage
 from custom_ops.onnx._extract.index import Index
 from custom_ops.onnx._extract.merges import Merge
 from custom_ops.onnx._scopes import Scope
@@ -99,8 +98,7 @@ def _stored(index: Index, name: str, folder: Path | None) -> np.ndarray[Any, Any
         return None
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         holder = onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor]))
-        for fault in _external.faults(holder, folder):
-            raise UnreadableModel(f"model: {fault}")
+        _storage.check("extract", holder, folder, follow_links=True)
     base = "" if folder is None else str(folder)
     array: np.ndarray[Any, Any] = onnx.numpy_helper.to_array(tensor, base)
     return array

@@ -78,10 +78,11 @@ class Modules:
         if call is None and len(calls) == 1:
             call = 0
         if call is None or not 0 <= call < len(calls):
+            several = f"one of the {len(calls)} calls" if len(calls) > 1 else "the only call"
+            numbers = f"0 to {len(calls) - 1}" if len(calls) > 1 else "0"
             got = "none" if call is None else call
             raise ValueError(
-                f"extract: call must choose one of the {len(calls)} calls of {path!r}, got {got}; "
-                f"give 0{f' to {len(calls) - 1}' if len(calls) > 1 else ''}"
+                f"extract: call must choose {several} of {path!r}, got {got}; give {numbers}"
             )
         nodes = by_call[calls[call]]
         merged = {name: None for m in self._of(path) if m.node in nodes for name in m.modules}

@@ -21,6 +21,7 @@ def bounds_of(index: Index, nodes: Iterable[int]) -> Bounds:
     """
     inside = set(nodes)
     after = index.ahead(name for i in inside for name in index.makes[i])
+    without_data = index.maker.keys() - index.data
     while True:
         made = {name for i in inside for name in index.makes[i]}
         needed = _needed(index, inside, made)
@@ -32,7 +33,7 @@ def bounds_of(index: Index, nodes: Iterable[int]) -> Bounds:
             elif name in after:
                 more |= index.behind([name], made, after)[0]
             elif name not in index.data and is_size(index, name):
-                chain, ends = index.behind([name], own, index.varying - index.data)
+                chain, ends = index.behind([name], own, without_data)
                 if not ends:
                     more |= chain
         if not more:

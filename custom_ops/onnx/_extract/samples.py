@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from custom_ops.onnx._extract import weights
+from custom_ops.onnx import _storage
 from custom_ops.onnx._extract.bounds import between
 from custom_ops.onnx._extract.index import Index
 from custom_ops.onnx._extract.modules import Located
@@ -19,7 +19,6 @@ from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._session import session
 from custom_ops.onnx._verify import Check, compare_arrays, first_line, run, to_array
-from custom_ops.ops._samples import TOLERANCES
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _CLOSE = 0.01  # to tell one tensor from another, not to judge
@@ -102,8 +101,8 @@ def sample(
         outputs, torchs = _paired(actual, each.outputs, float("inf"))
         if torchs:
             names = list(torchs)
-            pairs = [torchs[name] for name in names], [actual[name] for name in names]
-            check = compare_arrays(sizes, *pairs, TOLERANCES)
+            pairs = [to_array(torchs[name]) for name in names], [actual[name] for name in names]
+            check = compare_arrays(sizes, *pairs)
         else:
             check = Check(sizes, float("nan"), False, f"no output is one of {path}")
         others = tuple(name for name in (*inputs, *outputs) if name not in {*own, *torchs})
@@ -194,10 +193,11 @@ def _values(
     found = {name: feeds[name] for name in names if name in index.inputs}
     if wanted:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "before.onnx"
             bounds = between(index, document.proto, [], wanted)
-            weights.save(cut(document.proto, index, bounds), document.folder, file)
-            outputs = _run(file, {name: feeds[name] for name in bounds.inputs})
+            before = cut(document.proto, index, bounds)
+            path = Path(folder) / "before.onnx"
+            with _storage.written(before, document.folder, path, external=False) as file:
+                outputs = _run(file, {name: feeds[name] for name in bounds.inputs})
         found.update(zip(wanted, outputs, strict=True))
     return {name: found[name] for name in names}
 
