@@ -59,7 +59,7 @@ def test_a_tensor_comes_before_a_node_of_its_name(tmp_path: Path) -> None:
         ({"inputs": ["x"], "outputs": ["w"]}, "must lie between"),
         ({"outputs": [""]}, "outputs must name"),
         ({"inputs": "x"}, "must be a list of names"),
-        ({}, "inputs or outputs must be given"),
+        ({}, "inputs and outputs, or module, must be given, got neither"),
     ],
 )
 def test_what_is_refused(arguments: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_name_inside_of_a_graph_or_a_function_is_said(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
     path = tmp_path / "p.onnx"
     path.write_text("mine")
-    with pytest.raises(ValueError, match=r"path must be new, .*force=True"):
+    with pytest.raises(ValueError, match=r"output must be a new file, .*force=True"):
         extract(parsed(CHAIN), path, ["a"])
     assert path.read_text() == "mine"
     assert extract(parsed(CHAIN), path, ["a"], force=True).nodes == 2
@@ -241,6 +241,17 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 custom_ops.onnx.extract("m.onnx", "p.onnx", ["y"], ["z"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
+
+
+def test_weights_behind_a_link(tmp_path: Path) -> None:
+    path = with_weights(tmp_path / "from")
+    os.rename(tmp_path / "from" / "m.data", tmp_path / "blob")
+    (tmp_path / "from" / "m.data").symlink_to(tmp_path / "blob")
+    with pytest.raises(ValueError, match=r"symbolic link, .* follow it with"):
+        extract(path, tmp_path / "p.onnx", ["y"], ["z"])
+    assert sorted(os.listdir(tmp_path)) == ["blob", "from"]
+    piece = extract(path, tmp_path / "p.onnx", ["y"], ["z"], follow_links=True)
+    assert run(piece.path, None, {"y": np.ones((1, 3), np.float32)})[0].shape == (1, 3)
 
 
 def test_weights_of_three_gigabytes_are_not_loaded(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ def extract(
             "inputs/NAME.npy and outputs/NAME.npy.",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read weights behind symbolic links.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +82,7 @@ def extract(
             call=call,
             torch_module=found.module if found is not None else None,
             args=found.args if found is not None else None,
+            follow_links=follow_links,
             force=force,
         )
     saved: dict[str, dict[str, str]] = {}

@@ -98,7 +98,7 @@ def _stored(index: Index, name: str, folder: Path | None) -> np.ndarray[Any, Any
         return None
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         holder = onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor]))
-        _storage.check("extract", holder, folder, follow_links=True)
+        _storage.check("extract", holder, folder)
     base = "" if folder is None else str(folder)
     array: np.ndarray[Any, Any] = onnx.numpy_helper.to_array(tensor, base)
     return array
