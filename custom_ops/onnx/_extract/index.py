@@ -99,20 +99,24 @@ class Index:
                 waiting += more
         return nodes, list(ends)
 
-    def ahead(self, values: Iterable[str], barrier: Collection[str] = ()) -> set[str]:
-        """Returns the values that depend on some.
+    def ahead(self, values: Iterable[str], numbers: bool = False) -> set[str]:
+        """Returns the values that depend on some, not on their types alone.
 
         Args:
             values: Where the search begins; they are in the result.
-            barrier: Op types through which it does not go.
+            numbers: Whether to leave out what depends on shapes alone, too.
         """
         waiting = list(values)
         seen = set(waiting)
         while waiting:
-            for i in self.users.get(waiting.pop(), ()):
-                if self.nodes[i].op_type in barrier:
+            name = waiting.pop()
+            for i in self.users.get(name, ()):
+                node = self.nodes[i]
+                if numbers and node.op_type in _SHAPE_OPS:
                     continue
-                more = [name for name in self.makes[i] if name not in seen]
+                if node.op_type == "CastLike" and name != node.input[0]:
+                    continue
+                more = [made for made in self.makes[i] if made not in seen]
                 seen.update(more)
                 waiting += more
         return seen
@@ -131,7 +135,7 @@ class Index:
     @functools.cached_property
     def data(self) -> set[str]:
         """The values that depend on the numbers of an input, not on its shape alone."""
-        return self.ahead(self._sources, _SHAPE_OPS)
+        return self.ahead(self._sources, numbers=True)
 
 
 def _needs(node: onnx.NodeProto) -> tuple[str, ...]:

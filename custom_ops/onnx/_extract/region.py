@@ -28,11 +28,9 @@ def bounds_of(index: Index, nodes: Iterable[int]) -> Bounds:
         own = made | (needed.keys() & index.data)
         more: set[int] = set()
         for name in needed:
-            if name not in index.varying:
-                more |= index.behind([name], made)[0]
-            elif name in after:
+            if name in after:
                 more |= index.behind([name], made, after)[0]
-            elif name not in index.data and is_size(index, name):
+            elif name not in index.varying or (name not in index.data and is_size(index, name)):
                 chain, ends = index.behind([name], own, without_data)
                 if not ends:
                     more |= chain
