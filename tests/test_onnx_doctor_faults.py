@@ -14,6 +14,7 @@ from onnx import helper
 import custom_ops.onnx
 from custom_ops.onnx import _guarded
 from custom_ops.onnx._doctor import rules, trial
+from custom_ops.onnx._fix.mends import MENDS
 
 INSTALLED = str(custom_ops.onnx.target())
 NEWEST = trial.same_release(onnxruntime.__version__, list(custom_ops.onnx.RELEASES)[-1])
@@ -122,3 +123,19 @@ def test_what_hinders_inference_is_no_finding(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(_guarded, "_in_child", refuse)
     assert custom_ops.onnx.doctor(RELU, INSTALLED).findings == ()
+
+
+def test_the_page_has_the_table_of_rules() -> None:
+    page = Path(__file__).parents[1] / "docs" / "doctor.md"
+    assert f"\n{rules.table()}\n" in page.read_text("utf-8")
+
+
+def test_what_is_fixable_has_a_mend(tmp_path: Path) -> None:
+    fixable = set()
+    for fault in FAULTS:
+        folder = tmp_path / f"{fault.code}, {fault.name}"
+        folder.mkdir()
+        report = custom_ops.onnx.doctor(fault.faulty(folder), "onnxruntime==1.17")
+        fixable |= {finding.code for finding in report.findings if finding.fixable}
+    assert "unsorted" in fixable
+    assert fixable <= MENDS.keys()

@@ -38,3 +38,9 @@ def code(rule: Rule) -> str:
 def meaning(rule: Rule) -> str:
     """Returns what a rule asks for: the first line of its docstring."""
     return (rule.__doc__ or "").strip().splitlines()[0]
+
+
+def table() -> str:
+    """Returns the rules as a table of Markdown."""
+    rows = [f"| `{code(rule)}` | {meaning(rule)} |" for rule in ALL]
+    return "\n".join(["| rule | what it asks for |", "|---|---|", *rows])
