@@ -165,7 +165,7 @@ def compare(
             note = f"the model raises: {first_line(error)}"
             checks.append(Check(call.sizes, float("nan"), False, note))
             continue
-        checks.append(_compare(call.sizes, outputs, actual, tolerances or TOLERANCES))
+        checks.append(compare_arrays(call.sizes, outputs, actual, tolerances or TOLERANCES))
     return Verification(tuple(checks))
 
 
@@ -209,12 +209,20 @@ def to_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.numpy()
 
 
-def _compare(
+def compare_arrays(
     sizes: str,
     expected: Sequence[torch.Tensor],
     actual: Sequence[Any],
-    tolerances: Mapping[str, Tolerance],
+    tolerances: Mapping[str, Tolerance] = TOLERANCES,
 ) -> Check:
+    """Compares outputs of torch with those of a session, one by one.
+
+    Args:
+        sizes: The shapes of the inputs, for the result.
+        expected: The outputs of torch.
+        actual: Those that a session gave.
+        tolerances: By dtype; of others equal is wanted.
+    """
     if len(expected) != len(actual):
         note = f"the model has {len(actual)} outputs, the module {len(expected)}"
         return Check(sizes, float("nan"), False, note)

@@ -101,7 +101,7 @@ def sample(
         outputs, torchs = _paired(actual, each.outputs, float("inf"))
         if torchs:
             names = list(torchs)
-            pairs = [to_array(torchs[name]) for name in names], [actual[name] for name in names]
+            pairs = [torchs[name] for name in names], [actual[name] for name in names]
             check = compare_arrays(sizes, *pairs)
         else:
             check = Check(sizes, float("nan"), False, f"no output is one of {path}")
