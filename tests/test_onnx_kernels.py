@@ -1,15 +1,21 @@
 """The kernels of each release: what the doctor says of nodes, beside what a session says."""
 
+import io
 from collections.abc import Iterator
 
 import onnx
 import onnxruntime
 import pytest
+import torch
+import torchvision
 from doctor_models import inference_in_this_process
+from onnx.backend.test.case.node import collect_testcases
 
 import custom_ops.onnx
 from custom_ops.onnx import RELEASES, _guarded
+from custom_ops.onnx._kernels.judge import Outcome, judge_model
 from custom_ops.onnx._kernels.table import table
+from custom_ops.onnx._kernels.typed import SchemaOf
 
 SAMPLE = "{0}[N, C, H, W] x, {0}[N, P, Q, 2] g"
 SAMPLED = "{0}[N, C, P, Q] y"
@@ -266,6 +272,35 @@ def test_the_table() -> None:
             assert schema is not None
             assert known.kernels(schema)
     assert table("1.24").schema("", "DeformConv", 19) is not None
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.filterwarnings("ignore")
+def test_no_false_alarm_on_torchvision(name: str) -> None:
+    network = torchvision.models.get_model(name, weights=None).eval()
+    file = io.BytesIO()
+    torch.onnx.export(network, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, opset_version=17)
+    proto = onnx.load_from_string(file.getvalue())
+    for release in ("1.17", "1.32"):
+        assert judge_model(proto, SchemaOf(table(release), {"": 17})) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_some_node_models_of_onnx() -> None:
+    """A tenth of them; tools/check_kernel_tables.py takes all, in several releases."""
+    alarms, missed, target = [], [], custom_ops.onnx.target()
+    for case in collect_testcases(None)[::10]:
+        proto, opsets = case.model, {e.domain or "": e.version for e in case.model.opset_import}
+        if opsets.get("", 0) > target.opset or proto.ir_version > target.ir_version:
+            continue
+        verdicts = judge_model(proto, SchemaOf(table(target.release), opsets))
+        runs = all(verdict.outcome is Outcome.CASTS for verdict in verdicts)
+        if not runs and loads(proto):
+            alarms.append(case.name)
+        if runs and not loads(proto):
+            missed.append(case.name)
+    assert alarms == []
+    assert all("strnormalizer" in name or "batchwise" in name for name in missed)
 
 
 def test_what_crashes_onnx_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,199 @@
+"""Compares what the tables of kernels say of onnx's own node models with what releases do to them.
+
+    python tools/check_kernel_tables.py [RELEASE ...] [--torchvision] [--cache FOLDER]
+
+Each release (1.17, 1.20, 1.23, 1.27 and 1.32, if none is named) opens a session of every model of
+onnx.backend.test whose opset it takes. A model that loads although an error is predicted is a
+false alarm; one that is refused without is missed, and named. --torchvision takes one model of each
+family of torchvision instead, with random weights, through the TorchScript exporter. Ends with exit
+code 1 where there is a false alarm, or more than 1% is missed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from releases import CACHE, environment, version
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from doctor_models import inference_in_this_process
+
+import custom_ops.onnx
+from custom_ops.onnx import _walk
+from custom_ops.onnx._kernels.judge import Outcome, judge_model
+from custom_ops.onnx._kernels.table import table
+from custom_ops.onnx._kernels.typed import SchemaOf
+
+RELEASES = ("1.17", "1.20", "1.23", "1.27", "1.32")
+LOADER = Path(__file__).parent / "load_models.py"
+_MOST_MISSED = 0.01
+_OPSET = 18
+# By model: the shape of its image or video, and whether it takes a list of them.
+_IMAGE = ((1, 3, 224, 224), False)
+_DETECTION = ((3, 64, 64), True)
+FAMILIES: dict[str, tuple[tuple[int, ...], bool]] = {
+    **dict.fromkeys(
+        (
+            *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s"),
+            *("googlenet", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),
+            *("regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5"),
+            *("squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32", "wide_resnet50_2"),
+        ),
+        _IMAGE,
+    ),
+    "inception_v3": ((1, 3, 299, 299), False),
+    "deeplabv3_mobilenet_v3_large": ((1, 3, 64, 64), False),
+    "lraspp_mobilenet_v3_large": ((1, 3, 64, 64), False),
+    "fcn_resnet50": ((1, 3, 64, 64), False),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _DETECTION,
+    "ssdlite320_mobilenet_v3_large": _DETECTION,
+    "retinanet_resnet50_fpn": _DETECTION,
+    "keypointrcnn_resnet50_fpn": _DETECTION,
+    "r3d_18": ((1, 3, 4, 64, 64), False),
+    "raft_small": ((1, 3, 128, 128), False),
+}
+
+
+def node_models() -> dict[str, onnx.ModelProto]:
+    """Returns onnx's node models by name."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the references, which divide by zero
+        return {c.name: c.model for c in collect_testcases(None) if c.model is not None}
+
+
+def torchvision_models() -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yields one model of each family of torchvision by name."""
+    import torch
+    import torchvision
+
+    warnings.filterwarnings("ignore")  # of the tracer, which the families make warn of everything
+    for name, (shape, listed) in FAMILIES.items():
+        with_backbone = listed or name.startswith(("deeplabv3", "lraspp", "fcn"))
+        backbone = {"weights_backbone": None} if with_backbone else {}
+        model = torchvision.models.get_model(name, weights=None, **backbone).eval()
+        images = [torch.zeros(shape)]
+        args = (images,) if listed else tuple(images * (2 if name == "raft_small" else 1))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(model, args, file, dynamo=False, opset_version=_OPSET)
+            yield name, onnx.load(file)
+
+
+def predicted(model: onnx.ModelProto, release: str) -> bool:
+    """Returns whether the tables say that a release refuses a model."""
+    opsets = {_walk.domain(each.domain): each.version for each in model.opset_import}
+    verdicts = judge_model(model, SchemaOf(table(release), opsets))
+    return any(verdict.outcome is not Outcome.CASTS for verdict in verdicts)
+
+
+def load(python: Path, paths: list[Path]) -> list[str | None]:
+    """Returns what the runtime of a Python says of each model; None where it loads."""
+    said: list[str | None] = []
+    listed = "\n".join(map(str, paths))
+    while len(said) < len(paths):
+        done = subprocess.run(
+            [python, LOADER, str(len(said))],
+            input=listed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said += [json.loads(line) for line in done.stdout.splitlines()]
+        if len(said) < len(paths):
+            said.append(f"the process ended with {done.returncode}")
+    return said
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the prediction for a release compares with it.
+
+    Attributes:
+        release: Its exact version.
+        models: How many it has tried.
+        refused: How many it refused.
+        false_alarms: Those that load although an error is predicted.
+        missed: What it says of those that it refuses without.
+    """
+
+    release: str
+    models: int
+    refused: int
+    false_alarms: list[str]
+    missed: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return not self.false_alarms and len(self.missed) <= _MOST_MISSED * self.models
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.release}: {self.models} models, {self.refused} refused, "
+            f"{len(self.false_alarms)} false alarms, {len(self.missed)} missed "
+            f"({len(self.missed) / max(self.models, 1):.1%})"
+        ]
+        lines += [f"  false alarm: {name}" for name in self.false_alarms]
+        return "\n".join([*lines, *(f"  missed: {n}: {said}" for n, said in self.missed.items())])
+
+
+def examine(models: dict[str, onnx.ModelProto], release: str, cache: Path, folder: Path) -> Report:
+    """Compares the prediction for a release with it.
+
+    Args:
+        models: The models by name.
+        release: Major and minor version.
+        cache: Where the environments are kept.
+        folder: Where to write the models.
+    """
+    python = environment(release, cache)
+    target = custom_ops.onnx.target(f"onnxruntime=={release}")
+    taken: dict[str, onnx.ModelProto] = {}
+    for name, model in models.items():
+        opsets = {_walk.domain(each.domain): each.version for each in model.opset_import}
+        if opsets.get("", 0) <= target.opset:
+            taken[name] = onnx.ModelProto()
+            taken[name].CopyFrom(model)
+            taken[name].ir_version = min(model.ir_version, target.ir_version)
+    paths = []
+    for name, model in taken.items():
+        paths.append(folder / f"{release}-{name}.onnx")
+        paths[-1].write_bytes(model.SerializeToString())
+    said = dict(zip(taken, load(python, paths), strict=True))
+    refused = {name: text for name, text in said.items() if text is not None}
+    with inference_in_this_process():
+        alarms = {name for name, model in taken.items() if predicted(model, release)}
+    missed = {name: text[:160] for name, text in refused.items() if name not in alarms}
+    false_alarms = sorted(alarms - refused.keys())
+    return Report(version(python), len(taken), len(refused), false_alarms, missed)
+
+
+def main() -> int:
+    """Examines the releases that the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("release", nargs="*", default=RELEASES, help="as 1.20")
+    parser.add_argument("--torchvision", action="store_true", help="its models instead")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where the environments are kept")
+    arguments = parser.parse_args()
+    good = True
+    groups = ({name: each} for name, each in torchvision_models())
+    for models in groups if arguments.torchvision else [node_models()]:
+        if arguments.torchvision:
+            print(*models)
+        for release in arguments.release:
+            with tempfile.TemporaryDirectory() as folder:
+                report = examine(models, release, arguments.cache, Path(folder))
+            print(report, flush=True)
+            good = good and bool(report)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
