@@ -30,9 +30,10 @@ from typing import Any
 import onnx
 from models_to_break import DATA, seeds
 from mutations import mutated
+from onnx_server import OnnxServer
 
 import custom_ops.onnx
-from custom_ops.onnx import UnreadableModel, _guarded, _onnx_child
+from custom_ops.onnx import UnreadableModel, _guarded
 from custom_ops.onnx._reading import read
 
 SECONDS = 30.0  # for a tool on a model of a few kB, on a busy machine
@@ -117,6 +118,9 @@ class Fuzzer:
         self.outside = folder / "outside"
         os.mkfifo(self.outside)
         self.model = self.home / "model.onnx"
+        places = [self.home, self.out, self.scratch, Path(os.devnull), Path(sys.prefix)]
+        places += [Path(sys.base_prefix) / "lib", *(Path(entry or ".") for entry in sys.path)]
+        self.allowed = {each.resolve() for each in places}
         self.seed, self.tools = seed, tools
         self.seeds = seeds()
         self.opened: list[str] = []
@@ -148,7 +152,7 @@ class Fuzzer:
             begins(tool)
             output = self.out / "result"
             error = self._error_of(tool, output)
-            what = _fault_of(error, is_none)
+            what = fault_of(error, is_none)
             written = sorted(each.name for each in self.out.iterdir())
             if not what and error is not None and written:
                 what = f"refused the model, but wrote {written}"
@@ -156,7 +160,7 @@ class Fuzzer:
                 what = f"left {written}"
             if not what and self._changed(content):
                 what = "changed the folder of the model"
-            strange = [path for path in self.opened if not self._may_be_opened(path)]
+            strange = [path for path in dict.fromkeys(self.opened) if not self._may_be_opened(path)]
             if not what and strange:
                 what = f"opened {strange[0]!r}"
             if what:
@@ -182,15 +186,7 @@ class Fuzzer:
     def _may_be_opened(self, path: str) -> bool:
         """Code of Python and its packages aside, only what lies beside the model or the result."""
         found = Path(path).resolve()
-        allowed = (
-            self.home,
-            self.out,
-            self.scratch,
-            Path(sys.prefix),
-            Path(sys.base_prefix) / "lib",
-        )
-        packages = [Path(entry or ".").resolve() for entry in sys.path]
-        return any(found.is_relative_to(each.resolve()) for each in (*allowed, *packages))
+        return any(parent in self.allowed for parent in (found, *found.parents))
 
 
 def _parses(content: bytes) -> bool:
@@ -200,7 +196,8 @@ def _parses(content: bytes) -> bool:
         return False
 
 
-def _fault_of(error: Exception | None, is_none: bool) -> str:
+def fault_of(error: Exception | None, is_none: bool) -> str:
+    """Returns what is wrong with how a tool ended; "" where nothing is."""
     if is_none and not isinstance(error, UnreadableModel):
         return f"took what is no model: {error!r}"
     if error is None:
@@ -213,36 +210,6 @@ def _fault_of(error: Exception | None, is_none: bool) -> str:
     return ""
 
 
-def fork_for_onnx() -> None:
-    """Lets onnx's C++ run in forks of this process; a new one needs half a second to start."""
-
-    def in_child(action: str, model: bytes, seconds: float) -> bytes:
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        child = os.fork()
-        if not child:
-            try:
-                sender.send((0, _onnx_child.ACTIONS[action](onnx.load_from_string(model))))
-            except Exception as error:
-                sender.send((1, str(error)))
-            finally:
-                os._exit(0)
-        sender.close()
-        try:
-            if not receiver.poll(min(seconds, _ONNX_SECONDS)):
-                os.kill(child, 9)
-                raise _guarded.Refused(f"onnx must be done within {seconds:g} s, got no end")
-            code, answer = receiver.recv()
-        except EOFError:
-            raise _guarded.Refused("onnx ended the process") from None
-        finally:
-            os.waitpid(child, 0)
-        if code:
-            raise _guarded.Refused(answer)
-        return bytes(answer)
-
-    _guarded._in_child = in_child
-
-
 def _work(
     pipe: Connection, cases: Sequence[int], folder: str, seed: int, tools: Sequence[str]
 ) -> None:
@@ -250,7 +217,7 @@ def _work(
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     faulthandler.disable()  # a crash is told of by its exit code
-    fork_for_onnx()
+    _guarded._in_child = OnnxServer(_ONNX_SECONDS)
     fuzzer = Fuzzer(Path(folder) / "fuzz", seed, tools)
     for case in cases:
         for fault in fuzzer.run(case, lambda tool, case=case: pipe.send((case, tool))):  # type: ignore[misc]

@@ -132,7 +132,7 @@ def _runs_at(node: TypedNode, schema_of: SchemaOf) -> bool:
 def _other_opset(node: TypedNode, schema_of: SchemaOf) -> int | None:
     """Returns the nearest opset at which the release has a kernel for a node, a newer one first."""
     newest = RELEASES[schema_of.table.release][0]
-    now = schema_of.opsets[""]
+    now = min(max(schema_of.opsets[""], 0), newest + 1)  # a file may say any number
     for opset in chain(range(now + 1, newest + 1), range(now - 1, 6, -1)):
         if _runs_at(node, SchemaOf(schema_of.table, {**schema_of.opsets, "": opset})):
             return opset

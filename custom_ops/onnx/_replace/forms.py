@@ -73,6 +73,8 @@ def _turn(node: ir.Node, op: Op, form: ForeignNode) -> None:
 
 
 def _value(node: ir.Node, attribute: ir.Attr) -> Any:
+    if attribute.is_ref():
+        raise _refusal(node, f"its attribute {attribute.name} must have a value")
     if attribute.type == ir.AttributeType.INTS:
         return list(attribute.as_ints())
     if attribute.type == ir.AttributeType.INT:
