@@ -86,6 +86,11 @@ def _extract(model: Path, output: Path) -> None:
     custom_ops.onnx.extract(model, output, outputs=names[-1:])
 
 
+def _extract_module(model: Path, output: Path) -> None:
+    paths = [node.module for node in custom_ops.onnx.inspect(model).nodes if node.module]
+    custom_ops.onnx.extract(model, output, module=paths[0] if paths else "layer")
+
+
 def _replace(model: Path, output: Path) -> None:
     str(custom_ops.onnx.replace(model, "decomposed", verify=False))
 
@@ -97,6 +102,7 @@ TOOLS: dict[str, Callable[[Path, Path], None]] = {
     "fix": _fix,
     "embed": _embed,
     "extract": _extract,
+    "extract_module": _extract_module,
     "replace": _replace,
 }
 
