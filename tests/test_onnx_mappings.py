@@ -207,16 +207,19 @@ def test_an_onnxscript_function(exporter: str, opset: int, tmp_path: Path) -> No
 
 
 @BOTH
-def test_a_custom_node_with_a_body(exporter: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["portable", "decomposed"])
+def test_a_custom_node_with_a_body(exporter: str, kind: str, tmp_path: Path) -> None:
     @register_mapping("aten::celu")
     def celu(op: Any, x: Any, alpha: Any) -> Any:
         return op.Add(op.custom("mine::Scaled", x, body=Scaled, factor=alpha), 1.0)
 
     path = tmp_path / "m.onnx"
     net = Net(lambda x: torch.nn.functional.celu(x, alpha=3.0)).eval()
-    export(net, (X,), path, exporter=exporter, verify=False)
+    export(net, (X,), path, exporter=exporter, lowering=kind, verify=False)
     (found,) = onnxruntime.InferenceSession(path).run(None, {"x": X.numpy()})
     np.testing.assert_array_equal(found, 3 * X.numpy() + 1)
+    assert ("Scaled" in types(onnx.load(path))) == (kind == "portable")
+    assert len(onnx.load(path).functions) == (kind == "portable")
 
 
 @BOTH

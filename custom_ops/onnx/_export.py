@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import InlinePass
 from torch.utils import _pytree as pytree
 
 import custom_ops
@@ -22,7 +23,7 @@ from custom_ops.onnx._kernels.judge import Outcome, judge_model
 from custom_ops.onnx._kernels.table import table
 from custom_ops.onnx._kernels.typed import SchemaOf
 from custom_ops.onnx._lowering import LOWERINGS, lower
-from custom_ops.onnx._mappings import install_mappings, refused_in
+from custom_ops.onnx._mappings import bodies_kept, install_mappings, refused_in
 from custom_ops.onnx._model import write, written_beside
 from custom_ops.onnx._reading import read
 from custom_ops.onnx._targets import Target
@@ -115,7 +116,11 @@ def export(
         )
     outputs = list(output_names) if output_names else None
     by = _by_dynamo if exporter == "dynamo" else _by_torchscript
-    exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
+    with bodies_kept() as add_bodies:
+        exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
+    add_bodies(exported)
+    if lowering in ("decomposed", "native"):
+        InlinePass()(exported)  # the bodies of the user's custom nodes
     lowered = lower(exported, lowering, chosen)
     _stamp(lowered, model, chosen)
 

@@ -83,7 +83,11 @@ def scan_as_loop(op: Any, inputs: Sequence[Any], *, body: Any, num_scan_inputs: 
 
 
 def function(
-    mapped: str, body: onnxscript.OnnxFunction[..., Any], domain: str, op_type: str, opset: int
+    mapped: str,
+    body: onnxscript.OnnxFunction[..., Any],
+    domain: str,
+    op_type: str,
+    *opsets: int,
 ) -> onnx.FunctionProto:
     """Returns the body of a node, written in the opset of the model.
 
@@ -92,7 +96,7 @@ def function(
         body: The function.
         domain: Domain of the node.
         op_type: Op of the node.
-        opset: Opset of the model.
+        opsets: Opset of the nodes, and the one that the model gets at last.
 
     Raises:
         MappingRefused: An op of the body is another one at that opset.
@@ -104,15 +108,17 @@ def function(
             f"name, got {proto.domain}::{proto.name}"
         )
     for each in proto.opset_import:
-        if each.domain in ("", "ai.onnx") and each.version != opset:
-            changed = _changed(proto.node, each.version, opset)
+        if each.domain not in ("", "ai.onnx"):
+            continue
+        for opset in opsets:
+            changed = _changed(proto.node, each.version, opset) if each.version != opset else None
             if changed is not None:
                 raise MappingRefused(
                     f"{mapped}: the ops of {proto.name} must be the same at opset {opset} as at "
                     f"{each.version}, for which it is written, got {changed}; export with "
                     f"opset_version={each.version}, or map with a function of op"
                 )
-            each.version = opset
+        each.version = opsets[0]
     return proto
 
 

@@ -98,7 +98,7 @@ class Ops:
             raise self.refusal(f"a custom node must be named like 'mine::Inverse', got {name!r}")
         if body is not None:
             self.functions[domain, op_type] = bodies.function(
-                self._name, body, domain, op_type, self.opset_version
+                self._name, body, domain, op_type, self.opset_version, self._asked
             )
         values = [self._value(i, default_dtype(i, None, self._floating)) for i in inputs]
         given = [

@@ -1,9 +1,12 @@
 """Mappings under the dynamo exporter: functions for its table of translations."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import evaluator
@@ -15,6 +18,36 @@ from custom_ops.onnx._mappings.tensor import Tensor
 # Whatever opset is asked for, the exporter calls the model it writes 18, then converts it. It
 # leaves alone a node that says that it is of the asked opset; older ones are converted from 18.
 _WRITTEN = 18
+
+
+# By domain and name: bodies of custom nodes for the end of an export, where it asks for that.
+_kept: ContextVar[dict[tuple[str, str], onnx.FunctionProto] | None] = ContextVar(
+    "custom_ops_kept_bodies", default=None
+)
+
+
+@contextlib.contextmanager
+def bodies_kept() -> Iterator[Callable[[ir.Model], None]]:
+    """Keeps custom nodes whole: the exporter inlines each body that it knows of.
+
+    Gives a function that adds the bodies of the nodes in the block to a model.
+    """
+    kept: dict[tuple[str, str], onnx.FunctionProto] = {}
+    token = _kept.set(kept)
+
+    def add(model: ir.Model) -> None:
+        for (domain, _), proto in kept.items():
+            function = ir.serde.deserialize_function(proto)
+            function.opset_imports[""] = model.opset_imports[""]
+            model.functions[function.identifier()] = function
+            model.opset_imports.setdefault(domain, 1)
+        if kept:  # attributes of functions have defaults from 9 on
+            model.ir_version = max(model.ir_version or 0, 9)
+
+    try:
+        yield add
+    finally:
+        _kept.reset(token)
 
 
 def table(opset: int | None, ours: dict[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
@@ -57,6 +90,10 @@ def _translation(
             return _own(overload, told)(*args, **kwargs)
         op, outputs = found
         recorder.nodes.extend(op.nodes)
+        kept = _kept.get()
+        if kept is not None:
+            kept.update(op.functions)
+            return outputs if len(outputs) > 1 else outputs[0]
         for (domain, name), proto in op.functions.items():
             function = ir.serde.deserialize_function(proto)
             function.opset_imports[""] = _WRITTEN  # the exporter inlines it before it converts
