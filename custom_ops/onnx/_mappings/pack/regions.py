@@ -5,6 +5,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
 
 def images_of(op: Any, rois: Any) -> Any:
     """Returns the index of the image of each region."""
@@ -14,10 +16,14 @@ def images_of(op: Any, rois: Any) -> Any:
 
 def in_single(op: Any, *tensors: Any) -> tuple[Any, ...]:
     """Returns half types in float32, where places between pixels are told apart."""
-    half = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     return tuple(
-        op.Cast(each, to=ir.DataType.FLOAT) if each.dtype in half else each for each in tensors
+        op.Cast(each, to=ir.DataType.FLOAT) if each.dtype in _HALF else each for each in tensors
     )
+
+
+def in_kind(op: Any, tensor: Any, kind: ir.DataType | None) -> Any:
+    """Returns what was computed from `in_single` in the type that there was before."""
+    return op.Cast(tensor, to=kind) if kind in _HALF else tensor
 
 
 def spatial_sizes(op: Any, images: Any) -> tuple[Any, Any]:

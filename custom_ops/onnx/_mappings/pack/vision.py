@@ -14,6 +14,7 @@ from custom_ops.onnx._mappings.pack.regions import (
     bin_edges,
     coordinates,
     images_of,
+    in_kind,
     in_single,
     over_regions,
     sampled_weights,
@@ -47,7 +48,7 @@ def roi_align(
             )
         return NotImplemented
     # Attributes are float32, and float16 is more than a region's coordinates bear.
-    exact = images.dtype is ir.DataType.FLOAT or (
+    exact = images.dtype in (ir.DataType.FLOAT, None) or (
         images.dtype is ir.DataType.DOUBLE and float(np.float32(spatial_scale)) == spatial_scale
     )
     if op.model_opset < _NO_KERNELS and exact:
@@ -73,7 +74,7 @@ def roi_align(
 
     channels = op.Shape(images, start=1, end=2)
     shape = op.Concat(channels, [pooled_height, pooled_width], axis=0)
-    return op.Cast(over_regions(op, images, rois, (by_row, by_column), pool, shape), to=kind)
+    return in_kind(op, over_regions(op, images, rois, (by_row, by_column), pool, shape), kind)
 
 
 @packed("torchvision::ps_roi_align", since_opset=_SINCE)
@@ -180,7 +181,7 @@ def roi_pool(
     if op.model_opset < _NO_KERNELS and images.dtype is ir.DataType.FLOAT:  # of 32 bits alone
         pooled = [pooled_height, pooled_width]  # then only who asks for the places has the loop
         best = op.MaxRoiPool(images, rois, pooled_shape=pooled, spatial_scale=spatial_scale)
-    return op.Cast(best, to=kind), places
+    return in_kind(op, best, kind), places
 
 
 def _rounded(op: Any, edge: Any) -> Any:
@@ -207,5 +208,5 @@ def _position_sensitive(
     each = op.Concat(count, [rows, columns], axis=0)
     result = over_regions(op, images, rois, (by_row, by_column), pool, each)
     mapping = op.Cast(op.Reshape(places, each), to=ir.DataType.INT32)
-    result = op.Cast(result, to=kind)
+    result = in_kind(op, result, kind)
     return result, op.Expand(mapping, op.Concat(op.Shape(rois, start=0, end=1), each, axis=0))
