@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from onnx_models import check, deform_feeds, deform_model, parse, run
 from torchvision.ops import deform_conv2d
 
+import custom_ops
 import custom_ops.onnx
 from custom_ops.cli import execute
 from custom_ops.onnx import Rule, Verdict, lower, replace, same_shape, scalar, session
@@ -363,6 +364,39 @@ def test_two_calls_and_what_follows_keep_their_names_types_and_metadata() -> Non
     assert next(iter(restored.graph.value_info)) == model.graph.value_info[0]
 
 
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets = torch.nn.Conv2d(3, 27, 3, padding=1)
+        self.first = custom_ops.DeformConv2d(3, 4, 3, padding=1)
+        self.second = custom_ops.DeformConv2d(4, 2, 3, padding=1, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        predicted = self.offsets(image)
+        offset, mask = predicted[:, :18], predicted[:, 18:].sigmoid()
+        features = self.second(self.first(image, offset, mask), offset)
+        return custom_ops.mul_add(features, features.relu(), alpha=0.5)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_an_export_that_was_decomposed(exporter: str, tmp_path: Path) -> None:
+    net, image = Net().eval(), torch.randn(1, 3, 9, 8)
+    path, sizes = tmp_path / "net.onnx", ({2: "H", 3: "W"},)
+    custom_ops.onnx.export(
+        net, (image,), path, lowering="decomposed", exporter=exporter, dynamic_shapes=sizes
+    )
+    result = replace(path)
+    assert [change.was for change in result.changes] == [
+        "decomposed DeformConv2d",
+        "decomposed DeformConv2d",
+        "decomposed MulAdd",
+    ]
+    assert result.proof
+    assert "Loop" not in op_types(check(result.model))
+    assert custom_ops.onnx.verify(result.model, net, (image,))
+
+
 @pytest.mark.parametrize("kind", ["float16", "double", "bfloat16"])
 def test_decomposed_in_other_types(kind: str) -> None:
     plain = decomposed(deform_model(20, kind))
@@ -402,6 +436,12 @@ def change_the_tag(model: onnx.ModelProto) -> None:
                 entry.value = entry.value.replace('"strides": [1, 1]', '"strides": [2, 1]')
 
 
+def tag_by_other_hands(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        for entry in node.metadata_props:
+            entry.value = '{"op": "DeformConv2d", "call": 1, "name": 2}'
+
+
 def change_the_op(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         for entry in node.metadata_props:
@@ -420,6 +460,7 @@ def drop_the_result(model: onnx.ModelProto) -> None:
         change_the_loop,
         change_the_tag,
         change_the_op,
+        tag_by_other_hands,
         drop_the_result,
     ],
 )

@@ -7,6 +7,7 @@ the result has in addition what it takes to write the node again.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -72,12 +73,13 @@ def tag_results(model: ir.Model, origins: dict[str, Origin]) -> None:
 
 def tagged_results(model: ir.Model) -> Iterator[tuple[ir.Node, Origin]]:
     """Yields the nodes that make the results of inlined bodies, as far as their tags are read."""
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node, tag in _tags(model):
         try:
-            origin = Origin(**json.loads(node.metadata_props.get(KEY, "{}")))
-        except (TypeError, ValueError):  # another node of the body, or a tag of other hands
+            origin = Origin(**tag)
+        except TypeError:  # another node of the body, or a tag of other hands
             continue
-        yield node, origin
+        if isinstance(origin.name, str) and isinstance(origin.attributes, dict):
+            yield node, origin
 
 
 def tags(model: ir.Model) -> set[tuple[str, int]]:
@@ -86,9 +88,23 @@ def tags(model: ir.Model) -> set[tuple[str, int]]:
 
 
 def _calls(model: ir.Model) -> Iterator[tuple[str, int]]:
+    for _, tag in _tags(model):
+        yield tag["op"], tag["call"]
+
+
+def _tags(model: ir.Model) -> Iterator[tuple[ir.Node, dict[str, Any]]]:
+    """Yields the nodes with a tag that names an op and a number."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        try:
-            tag = json.loads(node.metadata_props.get(KEY, "null"))
-            yield str(tag["op"]), int(tag["call"])
-        except (KeyError, TypeError, ValueError):
+        text = node.metadata_props.get(KEY)
+        if text is None:
             continue
+        try:
+            tag = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if (
+            isinstance(tag, dict)
+            and isinstance(tag.get("op"), str)
+            and isinstance(tag.get("call"), int)
+        ):
+            yield node, tag
