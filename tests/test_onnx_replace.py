@@ -586,6 +586,29 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("y = Add(a, nothing)", "y: input 'nothing' of Add must be defined"),
+        ("y = Relu(r) r = Relu(a)", "must stand behind"),
+        ("y = Relu(a) y = Relu(b)", "'y'"),
+        ("r = Relu(a)", "'y'"),
+    ],
+)
+def test_a_graph_that_is_not_whole(body: str, sentence: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"replace: model must be a whole graph, got g.*{sentence}"
+    ):
+        replace(parse(graph_of(body)), rules=fuse())
+
+
+def test_a_subgraph_that_a_function_is_to_be_given() -> None:
+    model = parse(INSIDE["if"])
+    model.graph.node[0].attribute[0].ref_attr_name = "given"
+    with pytest.raises(ValueError, match="replace: model must "):
+        replace(model, rules=fuse())
+
+
 # --- rules -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Turns what other producers write for our ops into our nodes, and our nodes into what is asked."""
 
+import collections
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -12,6 +13,8 @@ import onnx_ir as ir
 
 from custom_ops import _library
 from custom_ops.onnx import _guarded, _nodes, _origin
+from custom_ops.onnx._doctor.rules import values
+from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._fix.drawing import Feed, described, required
 from custom_ops.onnx._fix.proof import Differs, compare
 from custom_ops.onnx._fix.result import Proof
@@ -21,8 +24,19 @@ from custom_ops.onnx._reading import Document, ModelLike, is_binary, read
 from custom_ops.onnx._replace import decomposed, forms
 from custom_ops.onnx._replace.result import Change, Replacement
 from custom_ops.onnx._replace.rules import WAS, Rule, apply, written
+from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
 from custom_ops.ops._body import DOMAIN
+
+# What onnx-ir needs of a graph to take it apart.
+_WHOLE = (
+    values.undefined_value,
+    values.defined_twice,
+    values.cycle,
+    values.unsorted,
+    values.missing_output,
+    values.output_twice,
+)
 
 
 def replace(
@@ -91,7 +105,7 @@ def replace(
             f"replace: model must pass onnx's shape inference, got {document.name}: {refused}; "
             "see `custom-ops doctor`"
         ) from refused
-    graph = document.graph()
+    graph = _valid(document, release)
     if to in wanted:
         wanted = wanted - {to}  # what is so already stays
     apply(graph, rules)
@@ -111,6 +125,33 @@ def replace(
     if changes and verify:
         proof = _proven(document, lowered, to, inputs)
     return Replacement(lowered, changes, tuple(notes), proof)
+
+
+def _valid(document: Document, release: Target) -> ir.Model:
+    """Returns the graph of a model that is whole.
+
+    Raises:
+        ValueError: Values are undefined or made twice, nodes unsorted, and the like.
+    """
+    subject = Subject(document, release)
+    for rule in _WHOLE:
+        for found in rule(subject):
+            where = f"{found.where}: " if found.where else ""
+            raise ValueError(
+                f"replace: model must be a whole graph, got {document.name}: {where}"
+                f"{found.sentence}; {found.remedy}"
+            )
+    graph = document.graph()
+    try:
+        for each in (graph.graph, *(f.graph for f in graph.functions.values())):
+            collections.deque(ir.traversal.RecursiveGraphIterator(each), maxlen=0)
+        graph.clone()
+    except Exception as error:  # of onnx-ir, which does not say what it wants of a graph
+        raise ValueError(
+            f"replace: model must be a whole graph, got {document.name}, which onnx-ir cannot "
+            f"copy ({type(error).__name__}); see `custom-ops doctor`"
+        ) from error
+    return graph
 
 
 def _nothing(wanted: Collection[str], rules: Collection[Rule]) -> str:
@@ -139,7 +180,7 @@ def _chosen(sources: Collection[str] | None) -> set[str]:
     return {sources} if isinstance(sources, str) else set(sources)
 
 
-def _lowered(graph: ir.Model, to: str, release: Any) -> ir.Model:
+def _lowered(graph: ir.Model, to: str, release: Target) -> ir.Model:
     opset = _nodes.opset_of(graph)
     needed = {op.name: op.onnx.body.min_opset for _, op in _nodes.our_nodes(graph)}
     for name, least in needed.items():

@@ -59,7 +59,10 @@ def scalar(value: ir.Value | None) -> float | None:
     """
     if value is None or value.is_graph_input():
         return None
-    tensor = ir.convenience.get_const_tensor(value)
+    try:
+        tensor = ir.convenience.get_const_tensor(value)
+    except (TypeError, ValueError):  # a broken Constant
+        return None
     if tensor is None or len(tensor.shape) != 0 or tensor.dtype == ir.DataType.STRING:
         return None
     return float(tensor.numpy().item())
