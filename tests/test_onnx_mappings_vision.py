@@ -1,5 +1,8 @@
 """torchvision's ops on regions through both exporters; tools/regions.py runs them in releases."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,22 @@ def test_before_opset_16(exporter: str, tmp_path: Path) -> None:
 def test_what_torchvision_does_before_opset_16(tmp_path: Path) -> None:
     for name, op in (("roi_align", "RoiAlign"), ("roi_pool", "MaxRoiPool")):
         assert op in exported(name, tmp_path / "m.onnx", "torchscript", 15)
+
+
+def test_torchvision_imported_later(tmp_path: Path) -> None:
+    """It registers functions for the TorchScript exporter, which must not take ours away."""
+    code = (
+        "import torch, custom_ops.onnx\n"
+        "custom_ops.onnx.install_mappings()\n"
+        "import torchvision\n"
+        "layer = torchvision.ops.RoIAlign(2, 1.0, 2, aligned=True)\n"
+        "args = torch.rand(1, 2, 8, 8), torch.tensor([[0.0, 1, 1, 5, 5]])\n"
+        "torch.onnx.export(layer, args, 'm.onnx', opset_version=22, dynamo=False)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    types = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert "Loop" in types
+    assert "RoiAlign" not in types

@@ -23,7 +23,7 @@ from custom_ops.onnx._kernels.judge import Outcome, judge_model
 from custom_ops.onnx._kernels.table import table
 from custom_ops.onnx._kernels.typed import SchemaOf
 from custom_ops.onnx._lowering import LOWERINGS, lower
-from custom_ops.onnx._mappings import bodies_kept, install_mappings, refused_in
+from custom_ops.onnx._mappings import Installation, bodies_kept, refused_in
 from custom_ops.onnx._model import write, written_beside
 from custom_ops.onnx._reading import read
 from custom_ops.onnx._targets import Target
@@ -250,7 +250,7 @@ def _by_torchscript(
         tempfile.TemporaryDirectory() as folder,
         _tracing(model),
         _flat_forward(model, call),
-        install_mappings(),
+        Installation(),
     ):
         file = Path(folder) / "model.onnx"
         torch.onnx.export(

@@ -26,9 +26,12 @@ class Installation:
     """What `install_mappings` did; `uninstall` or the end of a block undoes it."""
 
     def __init__(self) -> None:
+        global _depth
         self._active = True
         self._restore = contextlib.ExitStack()
         self._restore.enter_context(_replay.shape_inference_restored())
+        _depth += 1
+        _synchronise()
 
     def uninstall(self) -> None:
         """Gives plain TorchScript export back what it had."""
@@ -67,9 +70,9 @@ def install_mappings() -> Installation:
         >>> with custom_ops.onnx.install_mappings():
         ...     torch.onnx.export(Softplus(), (torch.ones(2),), io.BytesIO(), dynamo=False)
     """
-    global _depth
-    _depth += 1
-    _synchronise()
+    # It registers functions of its own when it is imported, which would take the place of ours.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torchvision")
     return Installation()
 
 
