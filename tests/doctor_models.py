@@ -325,6 +325,11 @@ EXTERNAL_DATA = [
     Fault("external-link", "to the same folder", external(link="real.data"), external(), 2 * X),
 ]  # fmt: skip
 
+
+def conv(weight: str) -> onnx.ModelProto:
+    return parsed("y = Conv(x, w)", f"float[1, 3, 2, 2] x, {weight}", "float[1, 4, 2, 2] y")
+
+
 TYPES = [
     row("input-type", "none", edited(RELU, lambda m: m.graph.input[0].ClearField("type")), RELU, POSITIVE),
     row("input-type", "no element type", edited(RELU, lambda m: m.graph.input[0].type.tensor_type.ClearField("elem_type")), RELU, POSITIVE),
@@ -335,6 +340,10 @@ TYPES = [
     row("node-types", "an element type that the op has not", parsed("y = And(x, x)"), RELU, POSITIVE),
     row("node-types", "in a branch", branch("t = Cast <to = 11> (x) o = Add(x, t)"), branch("t = Cast <to = 1> (x) o = Add(x, t)"), 2 * X, feeds=YES),
     row("node-types", "in a function", function("t = Cast <to = 11> (x) y = Add(x, t)"), function("t = Cast <to = 1> (x) y = Add(x, t)"), 2 * X),
+    row("node-sizes", "the channels of Conv", conv("float[4, 5, 1, 1] w"), conv("float[4, 3, 1, 1] w"), np.full((1, 4, 2, 2), 3), feeds={"x": np.ones((1, 3, 2, 2), np.float32), "w": np.ones((4, 3, 1, 1), np.float32)}),
+    row("node-sizes", "the columns of Gemm", parsed("y = Gemm(x, q)", "float[2, 2] x, float[3, 2] q", "float[2, 2] y"), parsed("y = Gemm(x, q)", "float[2, 2] x, float[2, 2] q", "float[2, 2] y"), 2 * ONES, feeds={"x": ONES, "q": ONES}),
+    row("node-sizes", "the elements of Reshape", with_tensor(parsed("y = Reshape(x, s)"), ("s", [3])), with_tensor(parsed("y = Reshape(x, s)"), ("s", [2])), X),
+    row("node-sizes", "the elements of Reshape, one open", with_tensor(parsed("y = Reshape(x, s)", outputs="float[A, B] y"), ("s", [-1, 3])), with_tensor(parsed("y = Reshape(x, s)", outputs="float[A, B] y"), ("s", [-1, 2])), X[None]),
     row("declared-type", "of an output", parsed("y = Relu(x)", outputs="int64[2] y"), RELU, POSITIVE),
     row("declared-type", "of a value", edited(CHAIN, lambda m: m.graph.value_info.append(info("t", TensorProto.INT64, 2))), CHAIN, -POSITIVE),
     row("declared-type", "of a branch's output", edited(branch("o = Abs(x)"), lambda m: setattr(graph_of(m).output[0].type.tensor_type, "elem_type", TensorProto.INT64)), branch("o = Abs(x)"), np.abs(X), feeds=YES),

@@ -1,12 +1,16 @@
 """Types and shapes as onnx infers them from the inputs alone, and where they contradict."""
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import onnx
 
 from custom_ops.onnx import _guarded, _walk
+
+Shape: TypeAlias = list[int | str]
 
 # Domains whose ops onnx can infer.
 STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview.training")
@@ -28,6 +32,25 @@ class Inference:
     refusal: str
     node: int | None
     model: onnx.ModelProto
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shapes of the values of the graph that have one, initializers included."""
+        graph = self.model.graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        found = {value.name: shape(value.type) for value in values}
+        found |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+        return {name: each for name, each in found.items() if each is not None}
+
+
+def shape(given: onnx.TypeProto) -> Shape | None:
+    """Returns a shape, with the names of sizes that are open; None where there is none."""
+    if not given.tensor_type.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
+        for dim in given.tensor_type.shape.dim
+    ]
 
 
 def infer_afresh(model: onnx.ModelProto, order: Sequence[int]) -> Inference:

@@ -1,7 +1,6 @@
 """Traps: what runs and is probably not meant."""
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -10,12 +9,11 @@ from custom_ops.onnx import _walk
 from custom_ops.onnx._doctor import data
 from custom_ops.onnx._doctor.edges import Frame
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import Inference
+from custom_ops.onnx._doctor.inference import Inference, Shape
 from custom_ops.onnx._doctor.rules import values
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Subject
 
-_Shape: TypeAlias = list[int | str]
 _INT32 = np.iinfo(np.int32)
 _SHARED = 8  # numbers; onnxruntime makes one constant of equal ones up to that size
 _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
@@ -76,16 +74,9 @@ def fixed_batch(subject: Subject) -> Iterator[Finding]:
     """No size is baked in where an input leaves it open."""
     if not isinstance(subject.inference, Inference):
         return
-    graph = subject.inference.model.graph
-    shapes = {
-        value.name: _shape(value.type.tensor_type)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
+    shapes, graph = subject.inference.shapes, subject.model.graph
     frame = subject.frames[0]
-    for tensor in graph.initializer:
-        shapes[tensor.name] = list(tensor.dims)
-    open_sizes = {size for each in graph.input for size in shapes.get(each.name, [])}
+    open_sizes = {size for each in graph.input for size in shapes.get(each.name, ())}
     open_sizes = {size for size in open_sizes if isinstance(size, str)}
     for node in subject.model.graph.node:
         got = _baked(subject, frame, node, shapes, open_sizes)
@@ -158,7 +149,7 @@ def _baked(
     subject: Subject,
     frame: Frame,
     node: onnx.NodeProto,
-    shapes: dict[str, _Shape],
+    shapes: dict[str, Shape],
     open_sizes: set[int | str],
 ) -> str:
     """Returns the size that a node has baked in; "" if none."""
@@ -182,13 +173,6 @@ def _baked(
             if tensor is not None and len(tensor.dims) == 3 and inputs[0][1] in open_sizes:
                 return f"an initial state for {tensor.dims[1]} beside {inputs[0][1]}"
     return ""
-
-
-def _shape(given: onnx.TypeProto.Tensor) -> _Shape:
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-        for dim in given.shape.dim
-    ]
 
 
 RULES: tuple[Rule, ...] = (float64_left, int_overflow, fixed_batch, training_mode)

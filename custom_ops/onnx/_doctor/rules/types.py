@@ -1,13 +1,13 @@
 """Types and shapes: inputs have types, and nothing declared contradicts what the nodes make."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 
 from custom_ops.onnx import _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import Inference
+from custom_ops.onnx._doctor.inference import Inference, shape
 from custom_ops.onnx._doctor.rules.nodes import node_form
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.rules.versions import domain_import
@@ -71,35 +71,32 @@ def declared_type(subject: Subject) -> Iterator[Finding]:
 def declared_shape(subject: Subject) -> Iterator[Finding]:
     """What the model says of a value's shape is what its node makes; onnxruntime warns of it."""
     for name, declared, made in _differences(subject):
-        if _kind(declared) == _kind(made) and not _fits(_shape(declared), _shape(made)):
+        if _kind(declared) == _kind(made) and not _fits(shape(declared), shape(made)):
             yield Finding(
                 Severity.WARNING,
                 "declared-shape",
                 name,
-                f"{name!r} must be declared as it is made, {_shape(made)}, got {_shape(declared)}",
+                f"{name!r} must be declared as it is made, {shape(made)}, got {shape(declared)}",
                 "correct or remove the declared shape",
             )
 
 
 def initializer_type(subject: Subject) -> Iterator[Finding]:
     """An initializer that is an input too has the input's type and shape."""
-    inputs = {value.name: value.type.tensor_type for value in subject.model.graph.input}
+    inputs = {value.name: value.type for value in subject.model.graph.input}
     for tensor in subject.model.graph.initializer:
         declared = inputs.get(tensor.name)
         if declared is None:
             continue
-        shape = [
-            each.dim_value if each.HasField("dim_value") else "?" for each in declared.shape.dim
-        ]
-        given = f"{_element(tensor.data_type)}{list(tensor.dims)}"
-        fits = not declared.HasField("shape") or _fits(shape, list(tensor.dims))
-        if declared.elem_type != tensor.data_type or not fits:
+        wanted, given = shape(declared), list(tensor.dims)
+        element = declared.tensor_type.elem_type
+        if element != tensor.data_type or not _fits(wanted, given):
             yield Finding(
                 Severity.ERROR,
                 "initializer-type",
                 tensor.name,
-                f"input {tensor.name!r} must be declared as its initializer is, {given}, got "
-                f"{_element(declared.elem_type)}{shape}",
+                f"input {tensor.name!r} must be declared as its initializer is, "
+                f"{_element(tensor.data_type)}{given}, got {_element(element)}{wanted or ''}",
                 "correct the input's type, or remove the input",
             )
 
@@ -127,16 +124,7 @@ def _element(number: int) -> str:
     return names.Name(number).lower() if number in names.values() and number else ""
 
 
-def _shape(given: onnx.TypeProto) -> list[int | str] | None:
-    if not given.tensor_type.HasField("shape"):
-        return None
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-        for dim in given.tensor_type.shape.dim
-    ]
-
-
-def _fits(one: list[int | str] | None, other: list[int | str] | None) -> bool:
+def _fits(one: Sequence[int | str] | None, other: Sequence[int | str] | None) -> bool:
     if one is None or other is None:
         return True
     pairs = zip(one, other, strict=False)
