@@ -274,6 +274,16 @@ def test_the_table() -> None:
     assert table("1.24").schema("", "DeformConv", 19) is not None
 
 
+def test_a_library_may_serve_what_has_a_body() -> None:
+    body = function("asinh (a) => (b) { b = Asinh (a) }")
+    proto = model("y = f.asinh (x)", 18, "double[N] x", "double[N] y", body)
+    assert "Asinh in float64" in found(proto)[0]
+    report = custom_ops.onnx.doctor(
+        proto, "onnxruntime==1.32", libraries=[custom_ops.get_library_path()]
+    )
+    assert report.findings == ()
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
 @pytest.mark.filterwarnings("ignore")
 def test_no_false_alarm_on_torchvision(name: str) -> None:

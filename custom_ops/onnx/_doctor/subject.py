@@ -129,7 +129,11 @@ class Subject:
         """What becomes of the nodes that do not just run on the target, functions inlined."""
         if self.opsets.get("", 0) > self.target.opset:
             return []  # the file is refused before its nodes are looked at
-        return judge_model(self.model, self.schema_of)
+        model = self.model
+        if self.libraries and model.functions:  # a library may have a kernel in place of a body
+            model = _guarded.without_large_weights(model)
+            del model.functions[:]
+        return judge_model(model, self.schema_of)
 
     @functools.cached_property
     def inference(self) -> inference.Inference | _guarded.Refused:
