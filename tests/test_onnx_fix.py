@@ -1,5 +1,8 @@
 """Mending models: what is done, what is refused, and that onnxruntime computes the same."""
 
+import contextlib
+import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import custom_ops.onnx
+from custom_ops.cli import execute
 from custom_ops.onnx._fix import ir_version, proof
 from custom_ops.onnx._fix.drawing import feeds, required
 
@@ -422,3 +426,65 @@ def test_what_is_input_and_output_keeps_its_name() -> None:
     model = parsed("g (float[N] x) => (float[N] x, float[N] y) { y = Relu(x) }")
     with pytest.raises(ValueError, match="input and output"):
         custom_ops.onnx.fix(model, rename_inputs={"x": "z"})
+
+
+# the command line
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = execute(["fix", *arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    given, output = str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")
+    onnx.save(relu(14, '"": 22'), given)
+    arguments = (given, "--output", output, "--target", "onnxruntime==1.17")
+    code, out, _ = call(*arguments, "--rename-input", "x=image", "--dynamic", "x:1=M")
+    assert code == 0
+    assert "opset: opset 22 to 20" in out
+    assert "proof: outputs equal bit for bit" in out
+    assert [value.name for value in onnx.load(output).graph.input] == ["image"]
+    code, out, err = call(*arguments, "--json")
+    assert (code, json.loads(out)["ok"]) == (1, False)
+    assert "overwrite it with force=True (--force)" in err
+    code, out, _ = call(*arguments, "--json", "--force", "--no-verify")
+    assert (code, json.loads(out)["proof"]["verdict"]) == (0, "skipped")
+
+
+def test_the_command_leaves_an_error(tmp_path: Path) -> None:
+    model = parsed("g (float[N] x) => (float[N] y) { y = other.Op(x) }")
+    onnx.save(model, tmp_path / "a.onnx")
+    code, out, _ = call(str(tmp_path / "a.onnx"), "-o", str(tmp_path / "b.onnx"))
+    assert code == 1
+    assert "left: error" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        (b"junk", ()),
+        (b"", ()),
+        (relu().SerializeToString()[:-7], ()),
+        (relu().SerializeToString(), ("--target", "onnxruntime==1")),
+        (relu().SerializeToString(), ("--dynamic", "x0")),
+        (relu().SerializeToString(), ("--rename-input", "x")),
+        (relu().SerializeToString(), ("--opset", "x")),
+    ],
+)
+def test_wrong_usage(content: bytes, more: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    code, out, err = call(str(tmp_path / "a.onnx"), "-o", str(tmp_path / "b.onnx"), *more)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+def test_numbers_that_do_not_fit(tmp_path: Path) -> None:
+    model = with_weight()
+    model.graph.initializer[0].raw_data = b"short"
+    with pytest.raises(custom_ops.onnx.UnreadableModel, match="'w' must hold the numbers"):
+        custom_ops.onnx.fix(model, tmp_path / "b.onnx", external=True)
+    assert os.listdir(tmp_path) == []

@@ -132,7 +132,7 @@ def externalize(
                         written[key] = _copy(sources[key[0]], key[1], key[2], out)
                     _point(tensor, target.name, written[key], key[2])
             for tensor in movable(model) if everything else ():
-                data = ir.serde.deserialize_tensor(tensor).tobytes()
+                data = _bytes(tensor)
                 offset = _align(out)
                 out.write(data)
                 _point(tensor, target.name, offset, len(data))
@@ -162,6 +162,19 @@ def written(
             externalize(model, folder, data_file(temporary), everything)
         onnx.save(model, os.fspath(temporary))  # in the form that the suffix names
         yield temporary
+
+
+def _bytes(tensor: onnx.TensorProto) -> bytes:
+    try:
+        data = ir.serde.deserialize_tensor(tensor).tobytes()
+    except Exception:  # of onnx-ir, which does not say which
+        data = b""
+    if len(data) != _external.data_bytes(tensor):
+        raise UnreadableModel(
+            f"model: initializer {tensor.name!r} must hold the numbers of its shape and type, got "
+            "others; export the model again"
+        )
+    return data
 
 
 def _inside(tensor: onnx.TensorProto) -> int:

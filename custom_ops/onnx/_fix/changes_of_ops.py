@@ -88,6 +88,7 @@ def _other_groups(node: onnx.NodeProto, up: bool, context: Context) -> None:
 
 CHECKS: Mapping[tuple[str, int], Step] = {
     ("Attention", 24): _attention,
+    ("Attention", 25): _attention,
     ("AveragePool", 22): _windows,
     ("DequantizeLinear", 13): _per_axis,
     ("GroupNormalization", 21): _other_groups,

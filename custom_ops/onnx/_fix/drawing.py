@@ -11,6 +11,7 @@ from onnx import helper
 # Sizes that are tried for what a model leaves open: of the first axis, and of the others. Networks
 # take some sizes only, and a first axis is often that of a batch.
 _OPEN_SIZES = ((1, 16), (3, 8), (2, 32), (1, 64), (2, 224), (1, 1), (4, 4))
+_MOST_ELEMENTS = 2**26
 Array = npt.NDArray[np.generic]
 
 
@@ -31,6 +32,10 @@ class Undrawable(Exception):
     """Why no inputs can be drawn."""
 
 
+class _TooLarge(Undrawable):
+    """Other sizes may do."""
+
+
 def required(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Returns the inputs that have no value in the model."""
     graph = model.graph
@@ -49,16 +54,22 @@ def feeds(inputs: Sequence[onnx.ValueInfoProto], seed: int = 0) -> Iterator[Feed
     Raises:
         Undrawable: An input is no tensor, or does not say its number of axes.
     """
-    seen = set()
+    seen: set[str] = set()
+    too_large = Undrawable()
     for first, other in _OPEN_SIZES:
         generator = np.random.default_rng(seed)
         known: dict[str, int] = {}
-        arrays = [_draw(value, first, other, known, generator) for value in inputs]
-        names = [value.name for value in inputs]
-        sizes = described(names, arrays)
+        try:
+            arrays = [_draw(value, first, other, known, generator) for value in inputs]
+        except _TooLarge as error:
+            too_large = error
+            continue
+        sizes = described([value.name for value in inputs], arrays)
         if sizes not in seen:
             seen.add(sizes)
             yield Feed(tuple(arrays), sizes)
+    if not seen:
+        raise too_large
 
 
 def described(names: Sequence[str], arrays: Sequence[Array]) -> str:
@@ -86,8 +97,8 @@ def _draw(
         elif dim.dim_param:
             size = known.setdefault(dim.dim_param, size)
         shape.append(size)
-    if any(size < 0 for size in shape) or np.prod(shape, dtype=float) > 2**28:
-        raise Undrawable(f"input {value.name!r} is too large")
+    if any(size < 0 for size in shape) or np.prod(shape, dtype=float) > _MOST_ELEMENTS:
+        raise _TooLarge(f"input {value.name!r} is too large")
     if kind.elem_type == onnx.TensorProto.STRING:
         return generator.choice(np.array(["a", "b", "c"]), shape)
     try:

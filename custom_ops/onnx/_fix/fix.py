@@ -196,11 +196,12 @@ def _mend(
     changes: list[Change] = []
     for _ in range(_MOST_ROUNDS):
         found = examine(Subject(document, target, libraries))
-        codes = dict.fromkeys(each.code for each in found if each.fixable and each.code in MENDS)
+        codes = {each.code for each in found if each.fixable}
         done = [
             Change(code, text)
-            for code in codes
-            for text in MENDS[code](Subject(document, target, libraries))
+            for code, mend in MENDS.items()
+            if code in codes
+            for text in mend(Subject(document, target, libraries))
         ]
         if not done:
             break

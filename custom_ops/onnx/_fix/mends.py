@@ -123,13 +123,14 @@ def _inlined(subject: Subject, keys: Collection[_guarded.FunctionKey]) -> list[s
     return [f"inlined {', '.join(sorted({name for _, name, _ in keys}))}"]
 
 
+# In the order in which they are done: overloads, for one, hinder a lower IR version.
 MENDS: Mapping[str, Mend] = {
-    "domain-import": _domain_import,
     "domain-twice": _domain_twice,
+    "domain-import": _domain_import,
+    "unsorted": _unsorted,
+    "node-name": _node_name,
     "function-outputs": _outputs,
     "function-overloads": _overloads,
     "ir-version": _ir_version,
-    "node-name": _node_name,
     "opset": _opset,
-    "unsorted": _unsorted,
 }

@@ -1,5 +1,6 @@
 """Proves with onnxruntime that a changed model computes what it did."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -194,9 +195,14 @@ def _run(
             )
             output, ended = done.stdout, f"ended onnxruntime's process with {done.returncode}"
         except subprocess.TimeoutExpired as expired:
-            output = (expired.stdout or b"").decode(errors="replace")
+            said: bytes | str = expired.stdout or ""  # bytes, whatever was asked for
+            output = said.decode(errors="replace") if isinstance(said, bytes) else said
             ended = f"did not end within {seconds:g} s"
-    return [json.loads(line) for line in output.splitlines() if line.startswith("{")], ended
+    lines = []
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError):  # cut off, or printed by a library
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)], ended
 
 
 def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

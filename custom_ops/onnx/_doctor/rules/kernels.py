@@ -49,7 +49,8 @@ def function_overloads(subject: Subject) -> Iterator[Finding]:
                 f"function {key[1]!r} must have one body for onnxruntime before 1.27, which looks "
                 "at no overload and computes wrong numbers, got several",
                 "give each overload a name, or inline the functions"
-                + ", or deploy onnxruntime 1.27" * wrong,
+                + ", as custom-ops fix does, or deploy onnxruntime 1.27" * wrong,
+                fixable=wrong,
             )
 
 
@@ -66,8 +67,9 @@ def function_outputs(subject: Subject) -> Iterator[Finding]:
                 located.name,
                 f"a call of function {function.name!r} must name its {len(function.output)} "
                 f"outputs for onnxruntime, got {len(located.node.output)}",
-                "add the others, with an empty name where they are not used, or inline the "
-                "function",
+                "add the others, with an empty name where they are not used, as custom-ops fix "
+                "does",
+                fixable=True,
             )
 
 
