@@ -193,6 +193,12 @@ def test_new_constants_have_names_of_their_own() -> None:
     assert moved(model, 18).graph.node[0].input[1] == "y_axes_1"
 
 
+def test_old_files_hold_constants_as_nodes() -> None:
+    model = parsed("g (float[2, 3] x) => (y) { y = ReduceMean <axes = [1]> (x) }", 17, ir=3)
+    changed = moved(model, 18)
+    assert [node.op_type for node in changed.graph.node] == ["Constant", "ReduceMean"]
+
+
 def test_every_change_of_an_op_was_read() -> None:
     """A newer onnx may change ops in ways that are not in the tables."""
     assert defs.onnx_opset_version() <= opset.REVIEWED, "read the changes, then raise REVIEWED"

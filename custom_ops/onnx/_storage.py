@@ -36,8 +36,8 @@ def check(
             raise UnreadableModel(f"{tool}: {fault}")
         if not follow_links:
             raise ValueError(
-                f"{tool}: {fault.tensor!r}: external data {fault.rule}; follow it with "
-                "follow_links=True (--follow-links) where you trust the folder"
+                f"{tool}: {fault.tensor!r}: external data {fault.rule}; copy it with "
+                "custom-ops fix --follow-links (follow_links=True) where you trust the folder"
             )
 
 

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx.serialization
 import onnxruntime
 from packaging.version import Version
 
 from custom_ops.onnx import _external
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._reading import is_binary
 
 SECONDS = 60.0
 _CHILD = Path(__file__).parents[1] / "_session_child.py"
@@ -68,9 +68,7 @@ def same_release(installed: str, release: str) -> bool:
 
 def _opened(subject: Subject, folder: Path, seconds: float) -> Iterator[Finding]:
     path, data = subject.document.path, None
-    suffix = path.suffix if path is not None else ""
-    known = onnx.serialization.registry.get_format_from_file_extension(suffix)
-    if path is None or known not in (None, "protobuf"):  # onnxruntime reads the binary form alone
+    if path is None or not is_binary(path):  # onnxruntime reads the binary form alone
         data, path = subject.document.folder, folder / "model.onnx"
         path.write_bytes(subject.model.SerializeToString())
     request = {

@@ -95,7 +95,8 @@ class Context:
             name, number = f"{base}_{number}", number + 1
         self._names.add(name)
         tensor = numpy_helper.from_array(array, name)
-        if isinstance(self._scope, onnx.GraphProto):
+        # Before IR version 4 an initializer had to be an input too.
+        if isinstance(self._scope, onnx.GraphProto) and self.model.ir_version >= 4:
             self._scope.initializer.append(tensor)
         else:
             self._pending.append((user, helper.make_node("Constant", [], [name], value=tensor)))
