@@ -42,7 +42,7 @@ class Outcome:
 
     Attributes:
         seconds: Processor time.
-        megabytes: How far the memory of its process, or of a child of that, grew.
+        megabytes: How far the memory of its process grew, or that of a child beyond it.
         refused: What it said, if it refused the model.
         fault: What it did that it must not do.
     """
@@ -86,7 +86,8 @@ def _measure(pipe: Connection, tool: str, model: Path, folder: Path) -> None:
         error = raised
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(each.ru_utime + each.ru_stime for each in used)
-    grown = max(used[0].ru_maxrss / 1000 - before, used[1].ru_maxrss / 1000, 0.0)
+    # A child begins with the size of its parent, as far as this number goes.
+    grown = max(*(each.ru_maxrss / 1000 - before for each in used), 0.0)
     fault = fault_of(error, is_none=False)
     if error is not None and not fault and list(folder.iterdir()):
         fault = "refused the model, but wrote a file"
@@ -267,12 +268,12 @@ def main() -> int:
                 for tool, outcome in row[1].items()
                 if outcome.megabytes > _MOST_MEMORY
             ]
-            text = "Seconds of processor time, and the largest growth of memory of a tool."
+            text = "Seconds of processor time, and the most by which the memory of a tool grew."
             add("Large models", text, [*rows, row], memory=True)
         if "torchvision" in wanted:
             exporters = tuple(arguments.exporter or EXPORTERS)
             made = exported(folder / "torchvision", exporters, make=not arguments.made_only)
-            add(*_torchvision(made, run), memory=True)
+            add(*_torchvision(made, run), memory=False)
     finally:
         if arguments.models is None:
             shutil.rmtree(folder)
