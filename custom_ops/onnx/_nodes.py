@@ -65,7 +65,10 @@ def inline_callers(model: ir.Model, among: Collection[ir.OperatorIdentifier] = (
             break
         callers = found
     if callers:
-        InlinePass(criteria=lambda function: function.identifier() in callers)(model)
+        try:
+            InlinePass(criteria=lambda function: function.identifier() in callers)(model)
+        except RuntimeError as error:
+            raise _invalid("must have functions that can be inlined", error) from error
 
 
 def complete(model: ir.Model, inputs: Literal["all", "between", "none"] = "all") -> None:
