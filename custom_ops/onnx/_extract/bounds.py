@@ -97,7 +97,7 @@ def _absent(
                 if any(
                     name and (name in inner.output or name == inner.name) for inner in scope.node
                 ):
-                    where = node.name or node.output[0]
+                    where = node.name or next(iter(node.output), "")
                     return (
                         f"extract: {argument} must name tensors or nodes of the main graph, got "
                         f"{name!r}, which lies in a graph of the {node.op_type} {where!r}; cut "

@@ -53,10 +53,11 @@ def by_folding(
         if scope is None or node.op_type != "Conv" or scope.path not in places:
             continue
         conv = module.get_submodule(scope.path)
-        if not isinstance(conv, torch.nn.modules.conv._ConvNd) or "::" not in node.input[1]:
+        computed = next((name for name in node.input[1:2] if "::" in name), None)
+        if not isinstance(conv, torch.nn.modules.conv._ConvNd) or computed is None:
             continue
         if scope.path not in found:
-            weight = _stored(index, node.input[1], folder)
+            weight = _stored(index, computed, folder)
             parent = scope.path.rpartition(".")[0]
             # Fresh modules all fold alike: then the next one in the same parent is meant.
             near = sorted(
@@ -92,7 +93,7 @@ def _stored(index: Index, name: str, folder: Path | None) -> np.ndarray[Any, Any
     """Returns a stored value; equal ones are stored once, behind an Identity."""
     maker = index.maker.get(name)
     if maker is not None and index.nodes[maker].op_type == "Identity":
-        name = index.nodes[maker].input[0]
+        name = next(iter(index.nodes[maker].input), "")
     tensor = index.initializers.get(name)
     if tensor is None:
         return None

@@ -114,7 +114,7 @@ class Index:
                 node = self.nodes[i]
                 if numbers and node.op_type in _SHAPE_OPS:
                     continue
-                if node.op_type == "CastLike" and name != node.input[0]:
+                if node.op_type == "CastLike" and name not in node.input[:1]:
                     continue
                 more = [made for made in self.makes[i] if made not in seen]
                 seen.update(more)

@@ -119,9 +119,9 @@ class Modules:
         So does TorchScript. What was merged into the module then is not said in the model.
         """
         for i, scope in enumerate(self.scopes):
-            if scope is not None and scope.path == path and self.index.nodes[i].op_type == "Conv":
-                weight = self.index.nodes[i].input[1]
-                return weight if "::" in weight else None
+            node = self.index.nodes[i]
+            if scope is not None and scope.path == path and node.op_type == "Conv":
+                return next((name for name in node.input[1:2] if "::" in name), None)
         return None
 
     def _absent(self, path: str) -> str:
