@@ -1,5 +1,6 @@
 """The pack of mappings against torch, through both exporters, in the installed ONNX Runtime."""
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -307,8 +308,82 @@ def untraced() -> list[Row]:
     return [("cov", torch.cov, (x,)), ("corrcoef", torch.corrcoef, (x,))]
 
 
+def distances() -> list[Row]:
+    a, b = random(2, 3, 4), random(5, 4)
+    query, key, value = random(2, 3, 4), random(2, 6, 4), random(2, 6, 5)
+    attend = F.scaled_dot_product_attention
+    rows: list[Row] = [
+        (f"cdist {p}", lambda a, b, p=p: torch.cdist(a, b, p), (a, b)) for p in (1.0, 2.0, 3.0)
+    ]
+    rows += [
+        ("pdist", F.pdist, (b,)),
+        ("attention", attend, (query, key, value)),
+        ("causal", lambda q, k, v: attend(q, k, v, is_causal=True), (query, key, value)),
+        ("masked", attend, (query, key, value, random(3, 6))),
+    ]
+    for mode, padding, aligned in (
+        ("bilinear", "zeros", False),
+        ("bilinear", "reflection", True),
+        ("nearest", "border", False),
+    ):
+        rows.append(
+            (
+                f"grid_sample {mode}, {padding}, {aligned}",
+                lambda x, g, m=mode, p=padding, c=aligned: F.grid_sample(x, g, m, p, c),
+                (random(2, 3, 4, 5, 6), random(2, 3, 4, 2, 3)),
+            )
+        )
+    return rows
+
+
+def spectra() -> list[Row]:
+    """Complex numbers; the dynamo exporter needs no help."""
+    x, signal, window = random(5, 6, 7), random(2, 100), random(12)
+
+    def pairs(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda *args: torch.view_as_real(function(*args).resolve_conj())
+
+    def both(name: str, *args: Any) -> Callable[..., torch.Tensor]:
+        function = getattr(torch.fft, name)
+        return pairs(lambda x: function(x, *args))
+
+    transforms = {"irfft": torch.fft.irfft, "hfft": torch.fft.hfft}
+    rows: list[Row] = []
+    for norm in ("backward", "ortho", "forward"):
+        for size in (None, 4, 10):
+            rows += [
+                (f"{name} {size} {norm}", both(name, size, 1, norm), (x,))
+                for name in ("fft", "ifft", "rfft", "ihfft")
+            ]
+            rows += [
+                (
+                    f"{name} {size} {norm}",
+                    lambda x, f=transforms[name], s=size, n=norm: f(x, s, 1, n),
+                    (x,),
+                )
+                for name in transforms
+            ]
+    rows += [(name, both(name, (3, 10), (1, 2)), (x,)) for name in ("fft2", "rfft2", "ifftn")]
+    rows += [
+        ("irfftn", torch.fft.irfftn, (x,)),
+        ("fftshift", torch.fft.fftshift, (x,)),
+        ("ifftshift", torch.fft.ifftshift, (x,)),
+        ("stft", pairs(lambda x: torch.stft(x, 10, return_complex=True)), (signal,)),
+        (
+            "stft with a window",
+            pairs(lambda x, w: torch.stft(x, 16, 5, 12, w, normalized=True, return_complex=True)),
+            (signal, window),
+        ),
+        ("there and back", lambda x: torch.fft.irfft(torch.fft.rfft(x), 7).abs(), (x,)),
+        ("absolute value", lambda x: torch.fft.rfft(x).abs(), (x,)),
+        ("polar", pairs(torch.polar), (x.abs(), x)),
+    ]
+    return rows
+
+
 TOPICS = {
-    topic.__name__: topic() for topic in (elementwise, matrices, pools, orders, places, untraced)
+    topic.__name__: topic()
+    for topic in (elementwise, matrices, pools, orders, places, distances, spectra, untraced)
 }
 
 
@@ -342,8 +417,8 @@ def names(rows: list[Row], tensors: tuple[torch.Tensor, ...]) -> list[str]:
 @pytest.mark.parametrize("topic", list(TOPICS))
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_agrees_with_torch(topic: str, exporter: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    if exporter == "dynamo" and topic == "untraced":
-        pytest.skip("torch.export does not take it")
+    if exporter == "dynamo" and topic in ("untraced", "spectra"):
+        pytest.skip("torch.export does not take it, or the exporter needs no help")
     if exporter == "dynamo" and dtype == torch.float64:
         pytest.skip("the same functions as in float32; seconds each")
     rows = TOPICS[topic]
@@ -392,3 +467,23 @@ def test_trigamma_is_exact_where_torch_is_not(tmp_path: Path) -> None:
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     square = math.pi**2
     np.testing.assert_allclose(found, [square / 6, square / 2, square / 2 + 4], rtol=1e-13)
+
+
+def exported(function: Callable[..., Any], *args: torch.Tensor) -> None:
+    with custom_ops.onnx.install_mappings():
+        module = All([("", function, args)])
+        torch.onnx.export(module, args, io.BytesIO(), dynamo=False, opset_version=OPSET)
+
+
+def test_refuses_what_would_take_pairs_for_numbers() -> None:
+    x = random(3, 4).float()
+    with pytest.raises(ValueError, match=r"aten::mul: its numbers must be real"):
+        exported(lambda x: torch.view_as_real(torch.fft.rfft(x) * 2), x)
+    with pytest.raises(ValueError, match=r"aten::sinh: its numbers must be real"):
+        exported(lambda x: torch.view_as_real(torch.fft.rfft(x).sinh()), x)
+
+
+@pytest.mark.parametrize("function", [linalg.svd, linalg.eigh, linalg.pinv])
+def test_refuses_with_the_reason(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"iterative.*register_mapping"):
+        exported(function, random(3, 3).float())

@@ -2,10 +2,12 @@
 
     python tools/coverage_child.py EXPORTER WITH_PACK
 
-Reads the number of an entry a line, answers with one line of JSON. A process of its own, since
+Reads the number of an entry a line, answers with one line of JSON; to a number with a question
+mark, whether the entry calls an op of the pack. A process of its own, since
 some entries kill it. Without the pack nothing of custom_ops is imported: it is torch as it is.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -94,6 +96,7 @@ class Module(torch.nn.Module):
     def __init__(self, call: Callable[..., Any], args: Any) -> None:
         """Takes the sample apart: its tensors become the inputs."""
         super().__init__()
+        self.as_pairs = False
         self.call = call
         self.leaves, self.spec = pytree.tree_flatten(args)
         self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, torch.Tensor)]
@@ -106,7 +109,12 @@ class Module(torch.nn.Module):
             leaves[place] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         found = pytree.tree_leaves(self.call(*args, **kwargs))
-        return tuple(output for output in found if isinstance(output, torch.Tensor))
+        tensors_out = (output for output in found if isinstance(output, torch.Tensor))
+        if self.as_pairs:  # TorchScript has no complex outputs
+            return tuple(
+                torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors_out
+            )
+        return tuple(tensors_out)
 
     def eager(self, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Returns what torch computes; inputs stay, where the op writes to them."""
@@ -164,6 +172,7 @@ def examine(entry: Entry, exporter: str, table: Callable[[], Any]) -> dict[str, 
     if module is None:
         return answer | {"why": "no sample in float32 with tensors in and out"}
     answer["args"] = str(module)
+    module.as_pairs = exporter == "torchscript"
     wanted = module.eager()
     if any(_differ(a, b) for a, b in zip(wanted, module.eager(seed=1), strict=True)):
         return answer | {"why": "random"}
@@ -182,6 +191,17 @@ def examine(entry: Entry, exporter: str, table: Callable[[], Any]) -> dict[str, 
         if reason := reason or _differ(torch.from_numpy(np.asarray(value)), right):
             return answer | {"status": "wrong", "why": f"output {index}: {reason}"}
     return answer | {"status": "right", "why": ""}
+
+
+def calls_any(entry: Entry, ops: set[str]) -> bool:
+    """Returns whether torch calls some of the ops where it computes an entry."""
+    torch.manual_seed(0)
+    module = _usable(entry)
+    if module is None:
+        return False
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        module.eager()
+    return bool(ops & {entry.aten, *(event.key for event in profile.key_averages())})
 
 
 def _usable(entry: Entry) -> Module | None:
@@ -254,6 +274,21 @@ def _cause(error: BaseException) -> str:
     return first_line(error)
 
 
+def _keep_registry() -> None:
+    """Lets the dynamo exporter build its list of functions once: that is half of the time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    build = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(*args: Any, **kwargs: Any) -> Any:
+        built, copy = build(*args, **kwargs), ONNXRegistry()
+        copy._opset_version = built._opset_version
+        copy.functions = {name: list(metas) for name, metas in built.functions.items()}
+        return copy
+
+    ONNXRegistry.from_torchlib = staticmethod(copied)
+
+
 def _torch_alone() -> None:
     """Gives no translation table: the dynamo exporter as it is."""
 
@@ -268,6 +303,12 @@ def _prepare(exporter: str, with_pack: bool) -> Callable[[], Any]:
     return lambda: custom_ops.onnx.translation_table(opset_version=OPSET)
 
 
+def _ops_of_pack(exporter: str) -> set[str]:
+    from custom_ops.onnx._mappings import registry
+
+    return registry.names(exporter)
+
+
 def main() -> None:
     """Answers until the input ends. What exporters print must not get between the answers."""
     exporter, with_pack = sys.argv[1], sys.argv[2] == "1"
@@ -276,9 +317,17 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     listed, table = entries(), _prepare(exporter, with_pack)
+    ops = _ops_of_pack(exporter) if with_pack else set()
+    if exporter == "dynamo":
+        _keep_registry()
     answers.write(json.dumps([entry.name for entry in listed]) + "\n")
     for line in sys.stdin:
-        answers.write(json.dumps(examine(listed[int(line)], exporter, table)) + "\n")
+        entry = listed[int(line.strip(" ?\n"))]
+        if "?" in line:
+            answer: Any = {"calls": calls_any(entry, ops)}
+        else:
+            answer = examine(entry, exporter, table)
+        answers.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

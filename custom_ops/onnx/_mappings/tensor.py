@@ -13,11 +13,15 @@ class Tensor:
     Args:
         value: The value of the graph; None of a constant that has no dtype yet.
         number: The number or list of such a constant: it takes the dtype of what it meets.
+        is_complex: Whether torch has complex numbers there, which are pairs here.
     """
 
-    def __init__(self, value: ir.Value | None, number: Any = None) -> None:
+    def __init__(
+        self, value: ir.Value | None, number: Any = None, is_complex: bool = False
+    ) -> None:
         self.value = value
         self.number = number
+        self.is_complex = is_complex
 
     @property
     def dtype(self) -> ir.DataType | None:

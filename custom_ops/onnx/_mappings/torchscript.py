@@ -151,10 +151,39 @@ def _call(op: str, g: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             schema.plain(argument, graph.plain(argument, value), _dtype)
             for argument, value in zip(found.arguments, args, strict=True)
         ]
+        _mark_complex(mapping, g.original_node, values)
         written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
     if written is None:
         return _own(op, g.opset)(g, *args, **kwargs)
     return _replayed(g, *written, graph)
+
+
+def _mark_complex(mapping: registry.Mapping, node: Any, values: list[Any]) -> None:
+    """Marks complex tensors among the arguments, and refuses what would take pairs for numbers."""
+    given = [value.type() for value in node.inputs()]
+    for value, kind in zip(values, given, strict=True):
+        if isinstance(value, Tensor) and _is_complex(kind):
+            value.is_complex = True
+            _check_takes_complex(mapping.op, mapping)
+    for output in node.outputs():
+        if _is_complex(output.type()):
+            for use in output.uses():
+                kind = use.user.kind()
+                if kind.startswith("aten::"):
+                    _check_takes_complex(kind, registry.find(kind, "default", "torchscript"))
+
+
+def _check_takes_complex(op: str, mapping: registry.Mapping | None) -> None:
+    if mapping is None or not getattr(mapping.function, "takes_complex", False):
+        raise MappingRefused(
+            f"{op}: its numbers must be real for the TorchScript exporter, got complex ones; "
+            "compute with torch.view_as_real, or export with dynamo=True"
+        )
+
+
+def _is_complex(kind: Any) -> bool:
+    dtype = kind.dtype() if kind.kind() == "TensorType" else None
+    return dtype is not None and dtype.is_complex
 
 
 def _schema(op: str, g: Any) -> Any:
@@ -272,7 +301,10 @@ def _replayed(g: Any, op: Any, outputs: list[ir.Value], given: _Inputs) -> Any:
     for result, original in zip(listed, g.original_node.outputs(), strict=False):
         kind = original.type()
         rank = kind.dim() if kind.kind() == "TensorType" else None
-        if rank is not None:
+        if rank is not None and _is_complex(kind):
+            real = torch.float64 if kind.dtype() == torch.complex128 else torch.float32
+            result.setType(kind.with_dtype(real).with_sizes([None] * (rank + 1)))
+        elif rank is not None:
             result.setType(kind.with_sizes([None] * rank))
     return results
 

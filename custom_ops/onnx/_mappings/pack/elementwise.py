@@ -126,7 +126,6 @@ def _sgn(op: Any, self: Any) -> Any:
 
 
 @packed("aten::positive", **torchscript)
-@packed("aten::real", **torchscript)
 def _same(op: Any, self: Any) -> Any:
     return op.Identity(self)
 
