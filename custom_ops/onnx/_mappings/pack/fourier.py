@@ -60,10 +60,7 @@ def _dft(op: Any, pairs: Any, axis: int, inverse: bool) -> Any:
     # by the transform itself: runtimes divide by a float32 there.
     wide = op.Cast(pairs, to=ir.DataType.DOUBLE)
     wide = _conjugate(op, wide) if inverse else wide
-    if op.opset_version >= 20:
-        found = op.DFT(wide, None, axis)
-    else:
-        found = op.DFT(wide, axis=axis)
+    found = op.DFT(wide, None, axis) if op.opset_version >= 20 else op.DFT(wide, axis=axis)
     if inverse:
         size = op.Cast(op.Squeeze(_size(op, pairs, axis)), to=ir.DataType.DOUBLE)
         found = op.Div(_conjugate(op, found), size)
