@@ -286,7 +286,7 @@ def _keep_registry() -> None:
         copy.functions = {name: list(metas) for name, metas in built.functions.items()}
         return copy
 
-    ONNXRegistry.from_torchlib = staticmethod(copied)
+    setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))  # noqa: B010, as mypy wants it
 
 
 def _torch_alone() -> None:
