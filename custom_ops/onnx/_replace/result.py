@@ -48,7 +48,7 @@ class Replacement:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The model as a message; `save` writes one that is too large for that."""
+        """The model as a message; data in other files is not loaded, `save` writes it too."""
         return ir.to_proto(self.graph)
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
