@@ -1,5 +1,6 @@
 """The numbers of a tensor, piece by piece, wherever in the folder of the model they lie."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,21 +21,18 @@ def pieces(subject: Subject, tensor: onnx.TensorProto) -> Iterator["np.ndarray[A
         dtype = np.dtype(ir.DataType(tensor.data_type).numpy())
     except (TypeError, ValueError):  # text, and what is no element type
         return
+    if ir.DataType(tensor.data_type).bitwidth < 8:
+        return
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        data = _mapped(subject, tensor)
+        for piece in _read(subject, tensor):
+            yield np.frombuffer(piece, dtype, len(piece) // dtype.itemsize)
     elif tensor.HasField("raw_data"):
-        data = np.frombuffer(tensor.raw_data, np.uint8)
+        numbers = np.frombuffer(tensor.raw_data, dtype, len(tensor.raw_data) // dtype.itemsize)
+        for start in range(0, len(numbers), _PIECE):
+            yield numbers[start : start + _PIECE]
     else:
-        try:
+        with contextlib.suppress(TypeError, ValueError):  # data that does not fit the shape
             yield numpy_helper.to_array(tensor).reshape(-1)
-        except (TypeError, ValueError):  # data that does not fit the shape
-            return
-        return
-    if data is None or ir.DataType(tensor.data_type).bitwidth < 8:
-        return
-    size = len(data) - len(data) % dtype.itemsize
-    for start in range(0, size, _PIECE):
-        yield np.asarray(data[start : min(start + _PIECE, size)]).view(dtype)
 
 
 def size(tensor: onnx.TensorProto) -> int:
@@ -42,12 +40,17 @@ def size(tensor: onnx.TensorProto) -> int:
     return _external.data_bytes(tensor) or 0
 
 
-def _mapped(subject: Subject, tensor: onnx.TensorProto) -> "np.ndarray[Any, Any] | None":
+def _read(subject: Subject, tensor: onnx.TensorProto) -> Iterator[bytes]:
     folder = subject.document.folder
     entry = _external.entry(tensor)
-    if folder is None or entry.tensor in subject.external_broken or not entry.needed:
-        return None
-    try:
-        return np.memmap(folder / entry.location, np.uint8, "r", entry.offset, (entry.needed,))
-    except (OSError, ValueError):
-        return None
+    if folder is None or entry.tensor in subject.external_broken:
+        return
+    left = entry.needed or 0
+    with contextlib.suppress(OSError), (folder / entry.location).open("rb") as file:
+        file.seek(entry.offset)
+        while left:
+            piece = file.read(min(_PIECE, left))
+            if not piece:
+                return
+            left -= len(piece)
+            yield piece
