@@ -367,6 +367,18 @@ def test_a_user_goes_before_the_pack(exporter: str, tmp_path: Path) -> None:
 
 
 @BOTH
+def test_the_pack_takes_nothing_away_at_older_opsets(exporter: str, tmp_path: Path) -> None:
+    @registry.packed("aten::tanh", since_opset=18)
+    def tanh(op: Any, x: Any) -> Any:
+        return op.Neg(x)
+
+    path, net = tmp_path / "m.onnx", Net(torch.tanh).eval()
+    for opset, wanted in ((17, "Tanh"), (18, "Neg")):
+        export(net, (X,), path, exporter=exporter, opset_version=opset, verify=False)
+        assert types(onnx.load(path)) == [wanted]
+
+
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_softplus(exporter: str, dtype: torch.dtype, tmp_path: Path) -> None:
     x = torch.tensor([-40.0, -20.0, -3.0, 0.0, 1.4, 1.6, 50.0, 1000.0], dtype=dtype)

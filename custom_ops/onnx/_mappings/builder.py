@@ -14,7 +14,7 @@ import torch
 
 from custom_ops.onnx._mappings import bodies, inference
 from custom_ops.onnx._mappings.constants import array_of, default_dtype, is_number
-from custom_ops.onnx._mappings.refusal import MappingRefused
+from custom_ops.onnx._mappings.refusal import MappingRefused, NeedsNewerOpset
 from custom_ops.onnx._mappings.tensor import Tensor, dtype_name
 
 _VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
@@ -128,9 +128,9 @@ class Ops:
         known = [s for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""]
         versions = [s.since_version for s in known if s.name == op_type and not s.deprecated]
         if any(version > opset for version in versions):
-            return self.refusal(
-                f"the mapping needs opset {min(versions)} for {op_type}, got {opset}; export with "
-                f"opset_version={min(versions)}"
+            return NeedsNewerOpset(
+                f"{self._name}: the mapping needs opset {min(versions)} for {op_type}, got "
+                f"{opset}; export with opset_version={min(versions)}"
             )
         near = difflib.get_close_matches(op_type, {s.name for s in known}, 1)
         return self.refusal(

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxscript
 
 from custom_ops.onnx._mappings.builder import Ops
-from custom_ops.onnx._mappings.refusal import MappingRefused
+from custom_ops.onnx._mappings.refusal import MappingRefused, NeedsNewerOpset
 from custom_ops.onnx._mappings.registry import Mapping
 from custom_ops.onnx._mappings.schema import is_ignored
 from custom_ops.onnx._mappings.tensor import Tensor, is_floating
@@ -42,7 +42,7 @@ def call(
         MappingRefused: The mapping cannot write the call.
     """
     if asked < mapping.since_opset:
-        raise MappingRefused(
+        raise NeedsNewerOpset(
             f"{mapping.op}: opset_version must be at least {mapping.since_opset} for its mapping, "
             f"got {asked}; export with opset_version={mapping.since_opset}"
         )

@@ -62,7 +62,11 @@ def table(opset: int | None, ours: dict[Any, Callable[..., Any]]) -> dict[Any, C
     for op in sorted(registry.names("dynamo")):
         for overload in schema.overloads(op):
             mapping = registry.find(op, overload._overloadname, "dynamo")
-            if mapping is not None and not (mapping.is_of_pack and overload in ours):
+            if mapping is None or (mapping.is_of_pack and overload in ours):
+                continue
+            # The pack takes nothing away that the exporter does, or takes apart, at an older opset.
+            is_old = opset is not None and opset < mapping.since_opset
+            if not (is_old and mapping.is_of_pack and op.startswith("aten::")):
                 found[overload] = _translation(mapping, overload, opset)
     return found
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from custom_ops.onnx._mappings import calling, registry, schema
-from custom_ops.onnx._mappings.refusal import MappingRefused
+from custom_ops.onnx._mappings.refusal import MappingRefused, NeedsNewerOpset
 from custom_ops.onnx._mappings.tensor import Tensor
 from custom_ops.ops import _replay
 
@@ -153,6 +153,12 @@ def _call(op: str, g: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         ]
         _mark_complex(mapping, g.original_node, values)
         written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
+        try:
+            written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
+        except NeedsNewerOpset:
+            # The pack takes nothing away that the exporter does at an older opset.
+            if not mapping.is_of_pack or not _has_own(op, g.opset):
+                raise
     if written is None:
         return _own(op, g.opset)(g, *args, **kwargs)
     return _replayed(g, *written, graph)
@@ -214,6 +220,14 @@ def _own(op: str, opset: int) -> Callable[..., Any]:
         f"{op}: a mapping must not leave the call to the TorchScript exporter, which has none; "
         "export with dynamo=True, or map every call"
     )
+
+
+def _has_own(op: str, opset: int) -> bool:
+    try:
+        _own(op, opset)
+    except MappingRefused:
+        return False
+    return True
 
 
 def _dtype(code: int) -> ir.DataType:
