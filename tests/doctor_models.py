@@ -275,9 +275,15 @@ def weighted(**fields: Any) -> onnx.ModelProto:
 
 
 WEIGHTED = with_tensor(parsed("y = Add(x, w)"), ("w", X))
-SPARSE = helper.make_sparse_tensor(
-    numpy_helper.from_array(X[1:], "w"), numpy_helper.from_array(np.array([1])), [2]
-)
+
+
+def sparse(index: Any) -> onnx.ModelProto:
+    """A model that adds a sparse tensor of one number, -2."""
+    values, indices = numpy_helper.from_array(X[1:], "w"), numpy_helper.from_array(np.array(index))
+    tensor = helper.make_sparse_tensor(values, indices, [2])
+    return edited(parsed("y = Add(x, w)"), lambda m: m.graph.sparse_initializer.append(tensor))
+
+
 ADD_TWO = parsed("y = MatMul(x, q)", "float[2, 2] x, float[2, 2] q", "float[2, 2] y")
 ONES = np.ones((2, 2), np.float32)
 
@@ -290,6 +296,8 @@ TENSORS = [
     row("tensor-data", "numbers of another type", weighted(int32_data=[1, 1]), WEIGHTED, 2 * X),
     row("tensor-data", "a size below 0", weighted(dims=[-2], float_data=[1, 1]), WEIGHTED, 2 * X),
     row("tensor-data", "no element type", weighted(data_type=0, float_data=[1, 1]), WEIGHTED, 2 * X),
+    row("sparse-index", "beyond the end", sparse([7]), sparse([1]), np.array([1, -4])),
+    row("sparse-index", "below 0, of rank 2", sparse([[-5]]), sparse([[1]]), np.array([1, -4])),
     row("tensor-data", "of a constant", edited(parsed("w = Constant <value = float[2] {1, -2}> () y = Add(x, w)"), lambda m: m.graph.node[0].attribute[0].t.float_data.pop()), WEIGHTED, 2 * X),
 ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Tensors that the model holds: their data is as large as shape and element type ask for."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from custom_ops.onnx import _walk
+from custom_ops.onnx._doctor import data
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Subject
@@ -55,4 +57,25 @@ def _fault(tensor: onnx.TensorProto) -> str:
     return f"{elements} numbers {asked}, got {len(field)}" if len(field) != elements else ""
 
 
-RULES: tuple[Rule, ...] = (tensor_data,)
+def sparse_index(subject: Subject) -> Iterator[Finding]:
+    """The indices of a sparse initializer lie in it; releases before 1.24 write beyond it."""
+    for scope in _walk.scopes(subject.model):
+        for sparse in scope.sparse_initializer if isinstance(scope, onnx.GraphProto) else ():
+            # Of rank 1 they count elements, else they have one column for each axis.
+            flat = len(sparse.indices.dims) < 2
+            limits = [math.prod(sparse.dims)] if flat else list(sparse.dims)
+            numbers = [int(each) for p in data.pieces(subject, sparse.indices) for each in p]
+            pairs = zip(numbers, itertools.cycle(limits), strict=False)
+            outside = [number for number, limit in pairs if not 0 <= number < limit]
+            if outside:
+                yield Finding(
+                    Severity.ERROR,
+                    "sparse-index",
+                    sparse.values.name,
+                    f"sparse tensor {sparse.values.name!r} must have indices within "
+                    f"{list(sparse.dims)}, got {outside[0]}",
+                    "export the model again",
+                )
+
+
+RULES: tuple[Rule, ...] = (tensor_data, sparse_index)
