@@ -152,7 +152,6 @@ def _call(op: str, g: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             for argument, value in zip(found.arguments, args, strict=True)
         ]
         _mark_complex(mapping, g.original_node, values)
-        written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
         try:
             written = calling.call(mapping, found, values, g.opset, g.opset, takes_scan=False)
         except NeedsNewerOpset:
