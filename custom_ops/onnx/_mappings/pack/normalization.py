@@ -27,6 +27,10 @@ def _normalized(op: Any, x: Any, weight: Any, bias: Any, middle: Any, inverse: A
 
 def _by_batch(op: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, ...]:
     """Returns the result, mean, inverse deviation, variance and count."""
+    if x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        raise op.refusal(
+            f"input must be float32 or float64 in training mode, got {x.dtype}; call eval()"
+        )
     middle, variance, count = _statistics(op, x)
     inverse = op.Div(1.0, op.Sqrt(op.Add(variance, float(eps))))
     value = _normalized(op, x, weight, bias, middle, inverse)
@@ -46,7 +50,7 @@ def _native_batch_norm(
     momentum: float,
     eps: float,
 ) -> Any:
-    if not training or input.dtype is not ir.DataType.FLOAT:
+    if not training:
         return NotImplemented
     return _by_batch(op, input, weight, bias, eps)[:3]
 
@@ -63,7 +67,7 @@ def _functional(
     momentum: float,
     eps: float,
 ) -> Any:
-    if not training or input.dtype is not ir.DataType.FLOAT:
+    if not training:
         return NotImplemented
     value, middle, inverse, variance, count = _by_batch(op, input, weight, bias, eps)
     unbiased = op.Mul(variance, op.Div(count, op.Sub(count, 1.0)))
