@@ -248,6 +248,9 @@ def main() -> int:
     def add(title: str, text: str, rows: Sequence[Row], memory: bool) -> None:
         notes: list[str] = []
         table = _table([row for row in rows if row[1]], memory, notes)
+        missing = [name for name, outcomes in rows if not outcomes]
+        if missing:
+            text += f" Not measured: {', '.join(missing)}."
         said = "".join(f"\n{i}. {note}" for i, note in enumerate(notes, 1))
         parts.append((title, f"{text}\n\n{table}\n{said}"))
 
@@ -307,9 +310,6 @@ def _torchvision(
     text = "Random weights, small inputs, opset 18. Seconds of processor time."
     if left_out:
         text += "\n\nWhat plain `torch.onnx.export` did not write:\n\n" + "\n".join(left_out)
-    missing = [name for name, outcomes in rows if not outcomes]
-    if missing:
-        text += f"\n\nNot measured: {', '.join(missing)}."
     return "A model of each family of torchvision", text, rows
 
 
