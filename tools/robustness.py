@@ -250,7 +250,7 @@ def main() -> int:
         table = _table([row for row in rows if row[1]], memory, notes)
         missing = [name for name, outcomes in rows if not outcomes]
         if missing:
-            text += f" Not measured: {', '.join(missing)}."
+            text += f"\n\nNot measured: {', '.join(missing)}."
         said = "".join(f"\n{i}. {note}" for i, note in enumerate(notes, 1))
         parts.append((title, f"{text}\n\n{table}\n{said}"))
 
@@ -307,6 +307,8 @@ def _torchvision(
             rows.append(run(f"{family} by {exporter}", path))
         elif refused.exists():
             left_out.append(f"- {family} by {exporter}: {refused.read_text().split('. ')[0]}")
+        else:
+            rows.append((f"{family} by {exporter}", {}))
     text = "Random weights, small inputs, opset 18. Seconds of processor time."
     if left_out:
         text += "\n\nWhat plain `torch.onnx.export` did not write:\n\n" + "\n".join(left_out)
@@ -321,7 +323,8 @@ Every tool on models of all kinds, written by `{command}`.
 Each tool runs in a process of its own; it gives a result, or refuses the model in one sentence,
 given below the table, and then leaves no file. `set_ir_version` asks for version 9, `fix` for
 `onnxruntime==1.20` at opset 18, `embed` is `fix(embed=True)`, `extract` cuts out what the last node
-needs, `replace` asks for the form "decomposed". Nothing is run in a session here.
+needs, `replace` asks for the form "decomposed". Nothing is run in a session here. An empty
+cell is not measured.
 
 What no tool may do with a broken model is checked by `python tools/fuzz.py`: no error but one
 sentence, no crash, no hang, nothing written, no file changed or opened outside the model's folder.
