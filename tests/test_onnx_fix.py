@@ -15,8 +15,8 @@ from onnx import helper, numpy_helper
 
 import custom_ops.onnx
 from custom_ops.cli import execute
-from custom_ops.onnx._fix import ir_version, proof
-from custom_ops.onnx._fix.drawing import feeds, required
+from custom_ops.onnx._fix import ir_version
+from custom_ops.onnx._proof import Differs, compare, feeds, required
 
 
 def parsed(text: str, ir: int = 9, imports: str = '"": 18') -> onnx.ModelProto:
@@ -261,7 +261,7 @@ def compared(before: onnx.ModelProto, after: onnx.ModelProto, folder: Path, **mo
     onnx.save(before, folder / "before.onnx")
     onnx.save(after, folder / "after.onnx")
     files = folder / "before.onnx", folder / "after.onnx"
-    return proof.compare(required(before), *files, (), **more)
+    return compare(required(before), *files, (), **more)
 
 
 def test_random_models_are_not_compared(tmp_path: Path) -> None:
@@ -288,13 +288,13 @@ def test_sequences_that_come_out(tmp_path: Path) -> None:
     model = parsed("g (float[N] x) => (seq(float[N]) y) { y = SequenceConstruct(x, x) }")
     other = parsed("g (float[N] x) => (seq(float[N]) y) { z = Neg(x) y = SequenceConstruct(x, z) }")
     assert compared(model, model, tmp_path)
-    with pytest.raises(proof.Differs, match="'y' is off by"):
+    with pytest.raises(Differs, match="'y' is off by"):
         compared(model, other, tmp_path)
 
 
 def test_a_model_that_stops_running_differs(tmp_path: Path) -> None:
     broken = parsed("g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, x) }")
-    with pytest.raises(proof.Differs, match="does not run as the original"):
+    with pytest.raises(Differs, match="does not run as the original"):
         compared(relu(), broken, tmp_path)
 
 

@@ -12,7 +12,7 @@ from custom_ops.onnx._doctor import (
 )
 from custom_ops.onnx._export import export
 from custom_ops.onnx._extract import Extraction, extract
-from custom_ops.onnx._fix import Change, Fixed, Proof, Verdict, fix, set_ir_version
+from custom_ops.onnx._fix import Change, Fixed, fix, set_ir_version
 from custom_ops.onnx._inspect import Inspection, inspect
 from custom_ops.onnx._lowering import embed, lower
 from custom_ops.onnx._mappings import (
@@ -24,6 +24,7 @@ from custom_ops.onnx._mappings import (
     register_mapping,
     remove_mapping,
 )
+from custom_ops.onnx._proof import Proof, Verdict
 from custom_ops.onnx._replace import Replacement, Rule, replace, same_shape, scalar
 from custom_ops.onnx._session import session
 from custom_ops.onnx._targets import RELEASES, Target, target

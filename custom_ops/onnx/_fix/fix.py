@@ -17,10 +17,9 @@ from custom_ops.onnx._fix import dynamic as dynamics
 from custom_ops.onnx._fix import ir_version as versions
 from custom_ops.onnx._fix import names
 from custom_ops.onnx._fix import opset as opsets
-from custom_ops.onnx._fix import proof as proofs
-from custom_ops.onnx._fix.drawing import required
 from custom_ops.onnx._fix.mends import MENDS
-from custom_ops.onnx._fix.result import Change, Fixed, Proof, Verdict
+from custom_ops.onnx._fix.result import Change, Fixed
+from custom_ops.onnx._proof import Differs, Proof, Verdict, compare, required
 from custom_ops.onnx._reading import Document, ModelLike, is_binary, read
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
@@ -241,15 +240,15 @@ def _compare(
     registered = [*libraries, *([_library.library_path()] if ours else [])]
     try:
         if document.path is not None and is_binary(document.path):
-            return proofs.compare(inputs, document.path, after, registered, opened)
+            return compare(inputs, document.path, after, registered, opened)
         # The message of a file has been changed; that of a caller has not.
         original = document if document.path is None else read(document.path)
         with tempfile.TemporaryDirectory() as folder:
             before = Path(folder) / "original.onnx"
             with _storage.written(_duplicate(original.proto), document.folder, before, False):
                 pass
-            return proofs.compare(inputs, before, after, registered, opened)
-    except proofs.Differs as reason:
+            return compare(inputs, before, after, registered, opened)
+    except Differs as reason:
         raise ValueError(
             f"fix: the fixed model must compute what {document.name} does, but {reason}; nothing "
             "was written"

@@ -15,11 +15,9 @@ from custom_ops import _library
 from custom_ops.onnx import _guarded, _nodes, _origin
 from custom_ops.onnx._doctor.rules import values
 from custom_ops.onnx._doctor.subject import Subject
-from custom_ops.onnx._fix.drawing import Feed, described, required
-from custom_ops.onnx._fix.proof import Differs, compare
-from custom_ops.onnx._fix.result import Proof
 from custom_ops.onnx._lowering import LOWERINGS, lower
 from custom_ops.onnx._model import write
+from custom_ops.onnx._proof import Differs, Feed, Proof, compare, described, required
 from custom_ops.onnx._reading import Document, ModelLike, is_binary, read
 from custom_ops.onnx._replace import decomposed, forms
 from custom_ops.onnx._replace.result import Change, Replacement

@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from custom_ops.onnx._fix.result import Proof
 from custom_ops.onnx._model import write, written_beside
+from custom_ops.onnx._proof import Proof
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import onnx
 import onnxruntime
 
 from custom_ops.onnx._doctor.trial import shortened
-from custom_ops.onnx._fix.drawing import Feed, Undrawable, feeds
 from custom_ops.onnx._fix.dynamic import Opened
-from custom_ops.onnx._fix.result import Proof, Verdict
+from custom_ops.onnx._proof.drawing import Feed, Undrawable, feeds
+from custom_ops.onnx._proof.proof import Proof, Verdict
 from custom_ops.ops._samples import TOLERANCES
 
 SECONDS = 300.0
 _RUNS = 2  # of different sizes, where sizes are open
-_CHILD = Path(__file__).with_name("_proof_child.py")
+_CHILD = Path(__file__).with_name("child.py")
 
 
 class Differs(Exception):
