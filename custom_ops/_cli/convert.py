@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from custom_ops._cli.options import AsJson, Model
+from custom_ops._cli.options import AsJson, Force, Model, Target
 from custom_ops._cli.output import Failure, Usage, progress, write
 from custom_ops._cli.tensors import arrays, chosen
 
@@ -39,12 +39,7 @@ def convert(
             "repeatable. All if left out.",
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RELEASE", help="As onnxruntime==1.20; the one installed if left out."
-        ),
-    ] = None,
+    target: Target = None,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +52,7 @@ def convert(
         bool,
         typer.Option("--verify/--no-verify", help="Run both models, where both run, and compare."),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn the nodes that mean one of our ops, whoever wrote them, into the form asked for.

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from custom_ops._cli.modules import find
-from custom_ops._cli.options import Args, AsJson
+from custom_ops._cli.options import Args, AsJson, Libraries, Target
 from custom_ops._cli.output import Usage, end, progress, write
 from custom_ops._cli.tensors import draw
 
@@ -24,18 +24,8 @@ def doctor(
         Path | None,
         typer.Argument(metavar="MODEL", help="An ONNX file.", exists=True, dir_okay=False),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RELEASE", help="As onnxruntime==1.20; the one installed if left out."
-        ),
-    ] = None,
-    library: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="A library of custom ops that the session registers; repeatable."
-        ),
-    ] = None,
+    target: Target = None,
+    library: Libraries = None,
     run: Annotated[
         bool,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from custom_ops._cli.modules import Found, find
-from custom_ops._cli.options import Args, AsJson, Factory
+from custom_ops._cli.options import Args, AsJson, Factory, Target
 from custom_ops._cli.output import Failure, Usage, first_line, progress, root, write
 from custom_ops._cli.tensors import chosen, dynamic_axes
 
@@ -28,13 +28,7 @@ def export(
         str, typer.Option(help="The exporter of torch: dynamo or torchscript.")
     ] = "dynamo",
     opset: Annotated[int | None, typer.Option(help="The opset to write.")] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="The release that will run the file, for example onnxruntime==1.20; the one "
-            "installed if left out."
-        ),
-    ] = None,
+    target: Target = None,
     dynamic: Annotated[
         list[str] | None,
         typer.Option(

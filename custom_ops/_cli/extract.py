@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from custom_ops._cli.modules import find
-from custom_ops._cli.options import Args, AsJson, Model
+from custom_ops._cli.options import Args, AsJson, Force, Model
 from custom_ops._cli.output import Usage, end, progress, write
 from custom_ops._cli.tensors import save_arrays
 
@@ -62,7 +62,7 @@ def extract(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read weights behind symbolic links.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut a piece out of an ONNX file, and write it to another.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custom_ops._cli.options import AsJson, Model
+from custom_ops._cli.options import AsJson, Force, Libraries, Model, Target
 from custom_ops._cli.output import Usage, end, progress, write
 from custom_ops._cli.tensors import dynamic_axes, named
 
@@ -24,18 +24,8 @@ def fix(
             help="The file to write; data in other files goes to FILE.data.",
         ),
     ],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RELEASE", help="As onnxruntime==1.20; the one installed if left out."
-        ),
-    ] = None,
-    library: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="A library of custom ops that the session registers; repeatable."
-        ),
-    ] = None,
+    target: Target = None,
+    library: Libraries = None,
     opset: Annotated[int | None, typer.Option(help="The opset of ai.onnx to move to.")] = None,
     ir_version: Annotated[int | None, typer.Option(help="The IR version to write.")] = None,
     rename_input: Annotated[
@@ -69,7 +59,7 @@ def fix(
         bool,
         typer.Option("--verify/--no-verify", help="Run the model before and after, and compare."),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Mend what a release of ONNX Runtime refuses in a model, and write it to another file.

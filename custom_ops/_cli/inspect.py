@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from custom_ops._cli.options import AsJson, Model
+from custom_ops._cli.options import AsJson, Force, Model
 from custom_ops._cli.output import note, progress, write
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def inspect(
             "--html", metavar="FILE", help="A page to write, with the tree of modules and the ops."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the page.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a model: versions, inputs, ops, functions, weights, torch modules.

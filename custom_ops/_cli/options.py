@@ -22,3 +22,18 @@ Kernels = Annotated[
         "on NumPy arrays) or none (the bodies that the model carries)."
     ),
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RELEASE",
+        help="The release that will run the file, as onnxruntime==1.20; the one installed if "
+        "left out.",
+    ),
+]
+Libraries = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="A library of custom ops that the session registers; repeatable."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]

@@ -9,6 +9,8 @@ import onnx
 Scope: TypeAlias = onnx.GraphProto | onnx.FunctionProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+# Those that onnx defines: its ops, those of machine learning, and previews.
+STANDARD_DOMAINS = frozenset(schema.domain for schema in onnx.defs.get_all_schemas())
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -9,11 +9,10 @@ from typing import TypeAlias
 import onnx
 
 from custom_ops.onnx import _guarded, _walk
+from custom_ops.onnx._walk import STANDARD_DOMAINS
 
 Shape: TypeAlias = list[int | str]
 
-# Domains whose ops onnx can infer.
-STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview.training")
 _NAME = "node-"
 _NODE = re.compile(rf"\(op_type:[^,)]*(?:, node name: (?:{_NAME}(\d+))?[^)]*)?\):\s*")
 _KIND = re.compile(r"\[\w+Error\]\s*|Inference error\(s\):\s*")
@@ -73,7 +72,8 @@ def infer_afresh(model: onnx.ModelProto, order: Sequence[int]) -> Inference:
         for node in scope.node:
             node.name = f"{_NAME}{number}"
             number += 1
-            if node.domain not in STANDARD and _guarded.function_key(node) not in bodies:
+            domain = _walk.domain(node.domain)
+            if domain not in STANDARD_DOMAINS and _guarded.function_key(node) not in bodies:
                 foreign.update(node.output)
         kept = [value for value in scope.value_info if value.name in foreign]
         del scope.value_info[:]

@@ -15,9 +15,8 @@ import onnx
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._kernels.table import Schema
 from custom_ops.onnx._kernels.typed import SchemaOf, TypedNode, flat, typed
+from custom_ops.onnx._walk import STANDARD_DOMAINS
 
-# Domains of ONNX; the runtime takes those of them that are in its table.
-STANDARD = frozenset(schema.domain for schema in onnx.defs.get_all_schemas())
 HALF, FLOAT = "tensor(float16)", "tensor(float)"
 _DEEPEST = 8  # bodies within bodies; ONNX's own go three deep
 
@@ -114,7 +113,8 @@ def _without_kernel(graph: onnx.GraphProto, schema_of: SchemaOf) -> list[TypedNo
 def _runs(node: TypedNode, schema_of: SchemaOf) -> bool:
     """Returns whether a node runs as it is, or is of a domain that the table says nothing of."""
     domain = _walk.domain(node.node.domain)
-    if domain not in schema_of.opsets or domain not in schema_of.table.domains | STANDARD:
+    known = schema_of.table.domains | STANDARD_DOMAINS
+    if domain not in schema_of.opsets or domain not in known:
         return True
     schema = schema_of(node.node)
     if schema is None or misfit(node.node, schema):
@@ -133,7 +133,7 @@ def _settle(nodes: Sequence[TypedNode], schema_of: SchemaOf, depth: int) -> Iter
             yield Verdict(node, Outcome.UNKNOWN)
         elif misfit(node.node, schema):
             yield Verdict(node, Outcome.CALL, schema)
-        elif schema.domain in STANDARD:  # else the runtime may have a body that onnx does not know
+        elif schema.domain in STANDARD_DOMAINS:  # others may have a body that onnx does not know
             key = _alone(node).SerializeToString(deterministic=True)
             keys[id(node)] = key
             queries.setdefault(key, node)

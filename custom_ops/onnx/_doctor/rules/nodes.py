@@ -9,10 +9,10 @@ import onnx
 
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import STANDARD
 from custom_ops.onnx._doctor.rules import values
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._walk import STANDARD_DOMAINS
 
 
 def node_name(subject: Subject) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def node_form(subject: Subject) -> Iterator[Finding]:
     """A node has as many inputs and outputs as its op takes, and attributes that the op has."""
     for located in subject.nodes():
         node, domain = located.node, _walk.domain(located.node.domain)
-        if _guarded.function_key(node) in subject.functions or domain not in STANDARD:
+        if _guarded.function_key(node) in subject.functions or domain not in STANDARD_DOMAINS:
             continue
         version = subject.opset(domain, located.function)
         form = _form(node.op_type, domain, version) if version is not None else None
