@@ -278,7 +278,8 @@ def test_time_is_linear(by: dict[str, Any], tmp_path: Path) -> None:
 
     few, many = chain(5_000), chain(40_000)
     seconds(few)
-    assert seconds(many) < 16 * seconds(few)
+    least = min(seconds(few) for _ in range(3))
+    assert min(seconds(many) for _ in range(3)) < 32 * least  # 64 times where it were quadratic
 
 
 def test_a_shared_size_stays_within(tmp_path: Path) -> None:

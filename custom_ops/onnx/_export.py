@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 from torch.utils import _pytree as pytree
 
 import custom_ops
@@ -122,6 +122,7 @@ def export(
     if lowering in ("decomposed", "native"):
         InlinePass()(exported)  # the bodies of the user's custom nodes
     lowered = lower(exported, lowering, chosen)
+    RemoveUnusedNodesPass()(lowered)  # TorchScript leaves loops whose results nobody reads
     _stamp(lowered, model, chosen)
 
     with written_beside(path) as file:

@@ -8,12 +8,11 @@ from custom_ops.onnx._mappings.pack.elementwise import log1p, negative
 from custom_ops.onnx._mappings.registry import packed
 
 both: Any = {"since_opset": 15, "exporter": "both"}
-torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
 
 
-@packed("aten::floor_divide", **torchscript)
+@packed("aten::floor_divide", **both)
 def _floor_divide(op: Any, self: Any, other: Any) -> Any:
-    # The exporter rounds to zero.
+    # TorchScript's exporter rounds to zero, and dynamo's makes infinities of NaN.
     a, b = promoted(op, self, other)
     rest = op.Mod(a, b, fmod=1)
     quotient = op.Div(op.Sub(a, rest), b)
@@ -62,7 +61,7 @@ def _hypot(op: Any, self: Any, other: Any) -> Any:
     return op.Where(op.Or(op.IsInf(a), op.IsInf(b)), math.inf, value)
 
 
-@packed("aten::logaddexp", **torchscript)
+@packed("aten::logaddexp", **both)
 def _logaddexp(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, self, other)
     big = op.Max(a, b)
@@ -70,7 +69,7 @@ def _logaddexp(op: Any, self: Any, other: Any) -> Any:
     return op.Where(op.And(op.IsInf(a), op.Equal(a, b)), a, value)
 
 
-@packed("aten::logaddexp2", **torchscript)
+@packed("aten::logaddexp2", **both)
 def _logaddexp2(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, self, other)
     big, gap = op.Max(a, b), op.Neg(op.Abs(op.Sub(a, b)))
@@ -78,14 +77,14 @@ def _logaddexp2(op: Any, self: Any, other: Any) -> Any:
     return op.Where(op.And(op.IsInf(a), op.Equal(a, b)), a, value)
 
 
-@packed("aten::xlogy", **torchscript)
-@packed("aten::special_xlogy", **torchscript)
+@packed("aten::xlogy", **both)
+@packed("aten::special_xlogy", **both)
 def _xlogy(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, as_float(op, self), as_float(op, other))
     return _times_log(op, a, b, op.Log(b))
 
 
-@packed("aten::special_xlog1py", **torchscript)
+@packed("aten::special_xlog1py", **both)
 def _xlog1py(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, as_float(op, self), as_float(op, other))
     return _times_log(op, a, b, log1p(op, b))
@@ -96,13 +95,13 @@ def _times_log(op: Any, a: Any, b: Any, logarithm: Any) -> Any:
     return op.Where(zero, 0.0, op.Mul(a, logarithm))
 
 
-@packed("aten::heaviside", **torchscript)
+@packed("aten::heaviside", **both)
 def _heaviside(op: Any, self: Any, values: Any) -> Any:
     step = op.CastLike(op.Greater(self, 0), self)
     return op.Where(op.Equal(self, 0), values, step)
 
 
-@packed("aten::isclose", **torchscript)
+@packed("aten::isclose", **both)
 def _isclose(
     op: Any, self: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Any:
@@ -117,13 +116,13 @@ def _isclose(
     return op.Or(same, op.And(finite, op.LessOrEqual(gap, room)))
 
 
-@packed("aten::ldexp", **torchscript)
+@packed("aten::ldexp", **both)
 def _ldexp(op: Any, self: Any, other: Any) -> Any:
     a, b = promoted(op, as_float(op, self), as_float(op, other))
     return op.Mul(a, op.Pow(op.CastLike(2.0, b), b))
 
 
-@packed("aten::float_power", **torchscript)
+@packed("aten::float_power", **both)
 def _float_power(op: Any, self: Any, exponent: Any) -> Any:
     double = 11
     a, b = (
@@ -135,6 +134,6 @@ def _float_power(op: Any, self: Any, exponent: Any) -> Any:
     return op.Pow(a, b)
 
 
-@packed("aten::addcdiv", **torchscript)
+@packed("aten::addcdiv", **both)
 def _addcdiv(op: Any, self: Any, tensor1: Any, tensor2: Any, value: float = 1) -> Any:
     return op.Add(self, op.Mul(op.Div(tensor1, tensor2), value))
