@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import torchvision
 from onnx import helper
 from onnx_pieces import parsed, run
 
@@ -119,6 +118,7 @@ def net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def resnet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("resnet")
+    torchvision = pytest.importorskip("torchvision")
     module = trained(torchvision.models.resnet18(weights=None))
     return exported(module, torch.randn(2, 3, 64, 64), request.param, folder)
 
@@ -212,6 +212,7 @@ def test_merged_modules_without_the_torch_module(resnet: Case, tmp_path: Path) -
 
 def test_another_torch_module_differs(resnet: Case, tmp_path: Path) -> None:
     torch.manual_seed(1)
+    torchvision = pytest.importorskip("torchvision")
     other = trained(torchvision.models.resnet18(weights=None))
     piece = extract(
         *(resnet.path, tmp_path / "p.onnx"), module="fc", torch_module=other, args=resnet.args

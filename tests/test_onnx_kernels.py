@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import torchvision
 from doctor_models import inference_in_this_process
 from onnx.backend.test.case.node import collect_testcases
 
@@ -287,6 +286,7 @@ def test_a_library_may_serve_what_has_a_body() -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
 @pytest.mark.filterwarnings("ignore")
 def test_no_false_alarm_on_torchvision(name: str) -> None:
+    torchvision = pytest.importorskip("torchvision")
     network = torchvision.models.get_model(name, weights=None).eval()
     file = io.BytesIO()
     torch.onnx.export(network, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, opset_version=17)
