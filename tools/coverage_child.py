@@ -26,6 +26,8 @@ import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
+from custom_ops.onnx._doctor.conversion_trial import Call
+
 OPSET = 18
 # float32 sums in another order differ in the last bits; OpInfo's own comparisons allow as much.
 RTOL, ATOL = 1e-4, 1e-5
@@ -90,31 +92,22 @@ def _of_torchvision() -> list[Entry]:
     return [entry(name, args) for name, args in calls.items()]
 
 
-class Module(torch.nn.Module):
+class Module(Call):
     """Calls an op with the tensors given and the other arguments of a sample."""
 
     def __init__(self, call: Callable[..., Any], args: Any) -> None:
         """Takes the sample apart: its tensors become the inputs."""
-        super().__init__()
+        super().__init__(call, *args)
         self.as_pairs = False
-        self.call = call
-        self.leaves, self.spec = pytree.tree_flatten(args)
-        self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, torch.Tensor)]
-        self.tensors = tuple(self.leaves[i].detach().clone() for i in self.places)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """Returns the tensors among what the op returns."""
-        leaves = list(self.leaves)
-        for place, tensor in zip(self.places, tensors, strict=True):
-            leaves[place] = tensor
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        found = pytree.tree_leaves(self.call(*args, **kwargs))
-        tensors_out = (output for output in found if isinstance(output, torch.Tensor))
+        outputs = super().forward(*tensors)
         if self.as_pairs:  # TorchScript has no complex outputs
             return tuple(
-                torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors_out
+                torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in outputs
             )
-        return tuple(tensors_out)
+        return outputs
 
     def eager(self, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Returns what torch computes; inputs stay, where the op writes to them."""

@@ -112,14 +112,6 @@ class Subject:
         return {fault.tensor for fault in self.external_faults}
 
     @functools.cached_property
-    def inferred(self) -> onnx.ModelProto | _guarded.Refused:
-        """The model with all types and shapes that onnx infers, or why there is none."""
-        try:
-            return _guarded.infer_shapes(self.model)
-        except _guarded.Refused as refused:
-            return refused
-
-    @functools.cached_property
     def schema_of(self) -> SchemaOf:
         """The ops as the target knows them at the opsets of the model."""
         return SchemaOf(table(self.target.release), self.opsets)

@@ -82,6 +82,8 @@ def _middle(op: Any, x: Any, axis: int, ignore_nan: bool) -> Any:
 
 
 def _median(op: Any, x: Any, dim: Any, keepdim: bool, ignore_nan: bool) -> tuple[Any, Any]:
+    if not x.rank:
+        return op.Identity(x), op.Constant(value=_zero())
     axis = axis_of(x, dim)
     return _picked(op, x, axis, _middle(op, x, axis, ignore_nan), keepdim)
 
@@ -93,8 +95,6 @@ def _median_of_all(op: Any, self: Any) -> Any:
 
 @packed("aten::median.dim", since_opset=15)
 def _median_along(op: Any, self: Any, dim: int, keepdim: bool = False) -> Any:
-    if not self.rank:
-        return op.Identity(self), op.Constant(value=_zero())
     return _median(op, self, dim, keepdim, False)
 
 
@@ -105,8 +105,6 @@ def _nanmedian_of_all(op: Any, self: Any) -> Any:
 
 @packed("aten::nanmedian.dim", since_opset=15)
 def _nanmedian_along(op: Any, self: Any, dim: int, keepdim: bool = False) -> Any:
-    if not self.rank:
-        return op.Identity(self), op.Constant(value=_zero())
     return _median(op, self, dim, keepdim, True)
 
 
