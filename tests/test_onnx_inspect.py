@@ -4,7 +4,6 @@ import html.parser
 import json
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from test_cli import call
 from test_onnx_reading import nested, relu, with_external
+from work import calls
 
 import custom_ops.onnx
 from custom_ops.onnx import Inspection, UnreadableModel
@@ -192,17 +192,16 @@ def chain(count: int) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "chain", *ends, weights))
 
 
-def test_time_is_linear(tmp_path: Path) -> None:
-    def seconds(count: int) -> float:
-        model = chain(count)
-        begin = time.process_time()
+def test_work_is_linear(tmp_path: Path) -> None:
+    def look(model: onnx.ModelProto) -> None:
         found = custom_ops.onnx.inspect(model)
-        found.write_html(tmp_path / f"{count}.html")
+        found.write_html(tmp_path / "page.html", force=True)
+        count = len(model.graph.node)
         assert len(found.nodes) == found.modules[0].nodes == found.weights.count == count
-        return time.process_time() - begin
 
-    seconds(100)
-    assert seconds(24_000) < 16 * seconds(3_000)
+    few, many = chain(500), chain(4_000)
+    look(few)
+    assert calls(lambda: look(many)) < 9 * calls(lambda: look(few))
 
 
 # The page

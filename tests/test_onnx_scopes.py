@@ -1,7 +1,6 @@
 """Where nodes come from, by both exporters of torch, and what is made of names of other origin."""
 
 import itertools
-import time
 from pathlib import Path
 
 import onnx
@@ -9,6 +8,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx import helper
+from work import calls
 
 from custom_ops.onnx import _scopes
 from custom_ops.onnx._export import EXPORTERS
@@ -150,15 +150,14 @@ def test_nodes_without_a_stack_of_modules_are_of_the_whole_model() -> None:
     assert _scopes.module_path(node) == ""
 
 
-def test_time_is_linear() -> None:
-    def seconds(count: int) -> float:
+def test_work_is_linear() -> None:
+    def work(count: int) -> int:
         nodes = [
             helper.make_node("Relu", ["x"], ["y"], f"/layers/layers.{i // 7}/act_{i}/Relu")
             for i in range(count)
         ]
-        begin = time.process_time()
-        _scopes.scopes(nodes, [f"layers.{i}.weight" for i in range(count)])
-        return time.process_time() - begin
+        names = [f"layers.{i}.weight" for i in range(count)]
+        return calls(lambda: _scopes.scopes(nodes, names))
 
-    seconds(100)
-    assert seconds(40_000) < 16 * seconds(5_000)
+    work(100)
+    assert work(8_000) < 9 * work(1_000)
