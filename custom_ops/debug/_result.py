@@ -1,0 +1,139 @@
+"""What a comparison finds: the values, the faults among them, and what found no partner."""
+
+from dataclasses import dataclass, field
+
+from custom_ops.debug._metrics import Details, Metrics
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the model beside its partner.
+
+    Attributes:
+        name: Its name in the file.
+        node: Name of the node that makes it.
+        op_type: Type of that node.
+        nodes: Names of the nodes between the values compared before it and this one.
+        module: Paths of the torch modules that it is the result of; several where the exporter
+            has merged them.
+        partner: What it is compared with: the op of torch, as "aten.convolution", or the value
+            of the other file.
+        source: File and line of the user's code; "" where unknown.
+        shape: Of the partner.
+        dtype: Of the partner, as "float32".
+        metrics: What the nodes introduce: their result where they are fed with the partners of
+            their inputs; None where that was not compared.
+        arriving: The difference in the run of the whole model, earlier ones included.
+        limit: The largest `introduced` that counts as rounding.
+        limit_by: What the limit is made of: "rounding", "float64", "conditioning", "exact" or
+            "tolerance".
+        details: More numbers, where it is above the limit or among the first.
+        note: What to know of it; "" if nothing.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    nodes: tuple[str, ...]
+    module: tuple[str, ...]
+    partner: str
+    source: str
+    shape: tuple[int, ...]
+    dtype: str
+    metrics: Metrics | None
+    arriving: Metrics | None
+    limit: float
+    limit_by: str
+    details: Details | None = None
+    note: str = ""
+
+    @property
+    def introduced(self) -> float | None:
+        """Largest absolute difference that the nodes introduce."""
+        return self.metrics.max_abs if self.metrics is not None else None
+
+    @property
+    def inherited(self) -> float | None:
+        """Largest absolute difference in the run of the whole model."""
+        return self.arriving.max_abs if self.arriving is not None else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether what the nodes introduce is within the limit."""
+        found = self.metrics
+        return found is None or not (found.max_abs > self.limit or found.disagree or found.mismatch)
+
+
+@dataclass(frozen=True)
+class Fault(Value):
+    """A value that its own nodes, and not what arrives there, make wrong.
+
+    Attributes:
+        kind: "nodes" where the nodes compute something else, "optimization" where only the
+            optimized session does.
+        difference: How the node differs from what the module exports to today, as "attribute
+            epsilon is 1e-05, not 0.001"; "" where nothing differs or there is no module.
+    """
+
+    kind: str = "nodes"
+    difference: str = ""
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A value without partner.
+
+    Attributes:
+        side: "model" (a value of the file) or "torch" (a result of the module; of the other file,
+            where two are compared).
+        name: Its name, or the op of torch.
+        op_type: Type of its node, or the op of torch.
+        module: Path of its module; "" for the whole model, or where unknown.
+        reason: Why it has none.
+    """
+
+    side: str
+    name: str
+    op_type: str
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found; true where all is within the limits.
+
+    Attributes:
+        values: Values with a partner, in the order of the graph.
+        faults: Those that their own nodes make wrong, in the order of the graph.
+        outputs: The outputs of the model in the session as it was asked for.
+        unmatched: What has no partner.
+        approximate: Whether values found their partners by shapes and numbers alone.
+        notes: What else to know, a sentence each.
+        model: Name of the model, for titles.
+        versions: Of torch, onnx and onnxruntime.
+        seconds: How long each part took.
+    """
+
+    values: tuple[Value, ...]
+    faults: tuple[Fault, ...]
+    outputs: tuple[Value, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
+    approximate: bool = False
+    notes: tuple[str, ...] = ()
+    model: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    seconds: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no fault, and the outputs are within their limits."""
+        return not self.faults and all(output.ok for output in self.outputs)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def first_fault(self) -> Fault | None:
+        """The first fault in the order of the graph; None where there is none."""
+        return self.faults[0] if self.faults else None
