@@ -1,5 +1,6 @@
 """Arithmetic of arrays piece by piece, in float64 and for integers exactly."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,3 +103,25 @@ def disagreeing(wanted: Array, found: Array) -> Array:
     """Says which elements are not finite on one side alone, or differently."""
     alike = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
     return np.asarray(~alike & ~(np.isfinite(wanted) & np.isfinite(found)))
+
+
+def alone(array: Array) -> tuple[float, int, int]:
+    """Returns the largest finite magnitude, and how many elements are NaN and infinite."""
+    top, nan, infinite = 0.0, 0, 0
+    if is_text(array):
+        return top, nan, infinite
+    for (piece,) in chunks(array):
+        here = largest(piece)
+        if not math.isfinite(here):
+            nans, infinities = not_finite(piece)
+            nan += nans
+            infinite += infinities
+            here = largest(piece[np.isfinite(piece)])
+        top = max(top, here)
+    return top, nan, infinite
+
+
+def not_finite(array: Array) -> tuple[int, int]:
+    """Counts what is NaN, and what is infinite; a complex number with NaN in it is NaN."""
+    nan = int(np.count_nonzero(np.isnan(array)))
+    return nan, array.size - int(np.count_nonzero(np.isfinite(array))) - nan

@@ -107,14 +107,14 @@ def measure(expected: Array, actual: Array) -> Metrics:
     """
     mismatch = _arrays.mismatch(expected, actual)
     if not _arrays.comparable(expected, actual):
-        (largest, *one), (_, *other) = _alone(expected), _alone(actual)
+        (largest, *one), (_, *other) = _arrays.alone(expected), _arrays.alone(actual)
         nan, infinite = zip(one, other, strict=True)
         return Metrics(math.inf, math.inf, math.inf, largest, nan, infinite, mismatch=mismatch)
     if _arrays.is_text(expected):
         differ = int(np.count_nonzero(np.asarray(expected != actual)))
         return Metrics(0.0, 0.0, 0.0, 0.0, disagree=differ)
     if _arrays.all_equal(expected, actual):
-        largest, nan_count, infinite_count = _alone(expected)
+        largest, nan_count, infinite_count = _arrays.alone(expected)
         both = (nan_count, nan_count), (infinite_count, infinite_count)
         return Metrics(0.0, 0.0, 0.0, largest, *both, mismatch=mismatch)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -130,7 +130,7 @@ def _measured(expected: Array, actual: Array, mismatch: str) -> Metrics:
         top, added = _arrays.largest(wanted), float(difference.sum())
         if not (math.isfinite(top) and math.isfinite(added)):
             for side, piece in enumerate((wanted, found)):
-                nans, infinities = _not_finite(piece)
+                nans, infinities = _arrays.not_finite(piece)
                 nan[side] += nans
                 infinite[side] += infinities
             disagree += int(np.count_nonzero(_arrays.disagreeing(wanted, found)))
@@ -197,28 +197,6 @@ def detail(expected: Array, actual: Array) -> Details:
             worst=worst,
             heat=heat,
         )
-
-
-def _alone(array: Array) -> tuple[float, int, int]:
-    """Returns the largest finite magnitude, and how many elements are NaN and infinite."""
-    largest, nan, infinite = 0.0, 0, 0
-    if _arrays.is_text(array):
-        return largest, nan, infinite
-    for (piece,) in _arrays.chunks(array):
-        top = _arrays.largest(piece)
-        if not math.isfinite(top):
-            nans, infinities = _not_finite(piece)
-            nan += nans
-            infinite += infinities
-            top = _arrays.largest(piece[np.isfinite(piece)])
-        largest = max(largest, top)
-    return largest, nan, infinite
-
-
-def _not_finite(array: Array) -> tuple[int, int]:
-    """Counts what is NaN, and what is infinite; a complex number with NaN in it is NaN."""
-    nan = int(np.count_nonzero(np.isnan(array)))
-    return nan, array.size - int(np.count_nonzero(np.isfinite(array))) - nan
 
 
 def _histogram(signed: Array) -> tuple[tuple[float, ...], tuple[int, ...]]:
