@@ -1,5 +1,31 @@
-"""Errors that callers may want to tell apart from others."""
+"""Errors that callers may want to tell apart from others, and what errors of others say."""
+
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UnreadableModel(ValueError):
     """What was given as a model is none, or must not be read: one sentence with the remedy."""
+
+
+class ExportFailed(RuntimeError):
+    """What an exporter does not take, or writes wrongly: one sentence with the remedy.
+
+    What the exporter itself raised, with its own account, is the cause of this error.
+    """
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an error says, without its details and without colours."""
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def root(error: BaseException) -> BaseException:
+    """Returns the error that led to this one; exporters wrap it several times."""
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return error

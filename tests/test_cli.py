@@ -19,7 +19,7 @@ import pytest
 import custom_ops.demo
 import custom_ops.onnx
 from custom_ops.cli import execute
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._lowering import LOWERINGS
 from custom_ops.onnx._session import KERNELS
 from custom_ops.ops._registry import ops as registered

@@ -11,8 +11,8 @@ from onnx_net import DYNAMIC, IMAGE, Net, domains, mul_add_args, net, plain
 from torch import Tensor
 
 import custom_ops
-from custom_ops.onnx import _model, export, lowering, session
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx import ExportFailed, _model, export, lowering, session
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._lowering import LOWERINGS
 
 BOTH = pytest.mark.parametrize("exporter", list(EXPORTERS))
@@ -523,3 +523,36 @@ def test_an_odd_size_is_tried_where_the_example_is_even(tmp_path: Path) -> None:
 def test_the_model_must_be_a_module(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"export: model must be a torch.nn.Module, got"):
         custom_ops.onnx.export(lambda a: a, (torch.ones(2),), tmp_path / "m.onnx")
+
+
+class Airy(torch.nn.Module):
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(a)  # an op that neither exporter nor our pack knows
+
+
+@BOTH
+def test_what_an_exporter_does_not_take_is_one_sentence(exporter: str, tmp_path: Path) -> None:
+    other = next(name for name in EXPORTERS if name != exporter)
+    with pytest.raises(
+        ExportFailed,
+        match=rf"^export: torch's exporter must take the module, got .*special_airy_ai.*; "
+        rf"try exporter='{other}', or write the module in other ops$",
+    ) as caught:
+        export(Airy().eval(), torch.ones(2), tmp_path / "m.onnx", exporter=exporter)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "\x1b" not in str(caught.value)
+    assert caught.value.__cause__ is not None  # with the exporter's own account
+    assert list(tmp_path.iterdir()) == []
+
+
+class Refuses(torch.nn.Module):
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        raise ValueError("the size must be 4")
+
+
+@BOTH
+def test_inputs_that_the_module_does_not_take(exporter: str, tmp_path: Path) -> None:
+    sentence = r"^export: model must run on args, got ValueError: the size must be 4; give inputs"
+    with pytest.raises(ValueError, match=sentence):
+        export(Refuses().eval(), torch.ones(3), tmp_path / "m.onnx", exporter=exporter)
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from work import calls
 
 import custom_ops
 from custom_ops.onnx import Extraction, extract
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

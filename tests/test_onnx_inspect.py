@@ -17,7 +17,7 @@ from work import calls
 
 import custom_ops.onnx
 from custom_ops.onnx import Inspection, UnreadableModel
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 

@@ -296,6 +296,12 @@ def test_a_faulty_mapping_is_refused(exporter: str, fault: str, tmp_path: Path) 
         exported(torch.asinh, tmp_path / "m.onnx", exporter, opset=18)
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+    causes: list[BaseException] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert all(error is not other for other in causes)  # no error has led to itself
+        causes.append(error)
+        error = error.__cause__
 
 
 @BOTH

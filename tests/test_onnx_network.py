@@ -139,7 +139,7 @@ def test_export(exporter: str, backbone: str, kind: str, foreign: bool, tmp_path
 @pytest.mark.parametrize("kind", ["portable", "custom", "decomposed"])
 def test_plain_export(exporter: str, kind: str, tmp_path: Path) -> None:
     path, model = tmp_path / "m.onnx", network("resnet")
-    model.requires_grad_(False)  # see custom_ops.onnx._export._tracing
+    model.requires_grad_(False)  # see custom_ops.onnx._exporters._tracing
     options: dict[str, Any] = {"dynamo": False}
     options["dynamic_axes"] = {"image": {0: "n", 2: "h", 3: "w"}}
     if exporter == "dynamo":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import custom_ops
 from custom_ops.onnx import lowering, session
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.ops.deform_conv2d.function import DeformConv2dFunction
 from custom_ops.ops.mul_add import MulAddFunction
 

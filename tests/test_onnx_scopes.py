@@ -11,7 +11,7 @@ from onnx import helper
 from work import calls
 
 from custom_ops.onnx import _scopes
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._scopes import Scope
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -31,7 +31,7 @@ from releases import CACHE, Call, Case, Outcome, environment, run_cases, version
 from samples import SEED, calls_of
 
 import custom_ops
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._lowering import lower
 from custom_ops.onnx._single_node import single_node
 from custom_ops.ops._registry import Op, ops

@@ -21,7 +21,7 @@ import torch
 from releases import CACHE, Call, Case, environment, run_cases, version, write_cases
 
 import custom_ops
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from onnx_regions import SIZES, Calls, calls, functions

@@ -13,8 +13,8 @@ from custom_ops._bench.disturbance import disturbance
 from custom_ops._bench.peak import peak
 from custom_ops._bench.results import BACKWARD, FORWARD, Entry, Record, Refused
 from custom_ops._bench.timing import Clock, Run, Timing, interleave
+from custom_ops._errors import first_line
 from custom_ops._machine import torch_threads
-from custom_ops.onnx._verify import first_line
 from custom_ops.ops._registry import Op
 from custom_ops.ops._samples import Benchmark, Bound, Tolerance
 

@@ -8,7 +8,7 @@ import typer
 
 from custom_ops._cli.modules import Found, find
 from custom_ops._cli.options import Args, AsJson, Factory, Target
-from custom_ops._cli.output import Failure, Usage, first_line, progress, root, write
+from custom_ops._cli.output import Usage, progress, write
 from custom_ops._cli.tensors import chosen, dynamic_axes
 
 
@@ -50,7 +50,7 @@ def export(
     axes = dynamic_axes(dynamic or ())
     with progress("Loading the module") as report:
         import custom_ops.onnx
-        from custom_ops.onnx._export import EXPORTERS
+        from custom_ops.onnx._exporters import EXPORTERS
         from custom_ops.onnx._lowering import LOWERINGS
 
         chosen("--lowering", lowering, LOWERINGS)
@@ -59,22 +59,17 @@ def export(
             custom_ops.onnx.target(target)
         found = find(factory, args or ())
         report("Exporting and comparing" if verify else "Exporting", 0, 0)
-        try:
-            verification = custom_ops.onnx.export(
-                found.module,
-                found.args,
-                output,
-                lowering=lowering,
-                exporter=exporter,
-                opset_version=opset,
-                target=target,
-                dynamic_shapes=_by_name(axes, found) if axes else found.dynamic_shapes,
-                verify=verify,
-            )
-        except (ValueError, OSError):
-            raise
-        except RuntimeError as error:
-            raise Failure(_sentence(error)) from error
+        verification = custom_ops.onnx.export(
+            found.module,
+            found.args,
+            output,
+            lowering=lowering,
+            exporter=exporter,
+            opset_version=opset,
+            target=target,
+            dynamic_shapes=_by_name(axes, found) if axes else found.dynamic_shapes,
+            verify=verify,
+        )
     written = f"{output} ({output.stat().st_size:,} bytes)"
     checked = "" if verification is None else f"\n{verification}"
     result = {
@@ -92,13 +87,3 @@ def _by_name(axes: dict[str, dict[int, str]], found: Found) -> dict[str, Any]:
         if name not in names:
             raise Usage(f"--dynamic must name an input ({', '.join(names)}), got {name!r}")
     return {name: axes.get(name) for name in names}
-
-
-def _sentence(error: RuntimeError) -> str:
-    if str(error).startswith("export:"):
-        return " ".join(str(error).split())
-    cause = root(error)
-    return (
-        f"export: torch's exporter must take the module, got {type(cause).__name__}: "
-        f"{first_line(cause)}; try the other --exporter, or see where with --traceback"
-    )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from custom_ops._cli.options import AsJson
-from custom_ops._cli.output import end, first_line, progress, write
+from custom_ops._cli.output import end, progress, write
+from custom_ops._errors import first_line
 from custom_ops._machine import instruction_sets, processor, version
 
 _PACKAGES = (

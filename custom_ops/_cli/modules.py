@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from custom_ops._cli.output import Usage, first_line, note
+from custom_ops._cli.output import Usage, note
 from custom_ops._cli.tensors import draw
+from custom_ops._errors import first_line
 
 if TYPE_CHECKING:
     import torch

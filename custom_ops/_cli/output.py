@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import re
 import sys
 import traceback as tracebacks
 import warnings
@@ -14,11 +13,10 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from custom_ops._errors import UnreadableModel
+from custom_ops._errors import ExportFailed, UnreadableModel, first_line
 
 FAILED, WRONG_USAGE = 1, 2
 _WIDTH = 120  # of tables that go to a file or a pipe
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What is done, how many steps of it are done, of how many.
 Report = Callable[[str, int, int], None]
 
@@ -120,19 +118,6 @@ def finish(command: Callable[[], Any], *, as_json: bool, traceback: bool) -> int
             return code
 
 
-def first_line(error: BaseException) -> str:
-    """Returns what an error says, without its details and without colours."""
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def root(error: BaseException) -> BaseException:
-    """Returns the error that led to this one; exporters wrap it several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _explained(error: Exception) -> tuple[int, str]:
     """Returns the exit code and the sentence of an error."""
     if isinstance(error, Failure):
@@ -144,7 +129,7 @@ def _explained(error: Exception) -> tuple[int, str]:
         return WRONG_USAGE, f"{command}: {text}; see {command} --help"
     if isinstance(error, UnreadableModel):
         return WRONG_USAGE, " ".join(str(error).split())
-    if isinstance(error, (ValueError, FileNotFoundError)):  # of ours, with the remedy
+    if isinstance(error, (ValueError, FileNotFoundError, ExportFailed)):  # of ours, with the remedy
         return FAILED, " ".join(str(error).split())
     return FAILED, f"{type(error).__name__}: {first_line(error)}; see where with --traceback"
 

@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 
 from custom_ops._cli.options import AsJson, Kernels, Model
-from custom_ops._cli.output import Failure, first_line, progress, write
+from custom_ops._cli.output import Failure, progress, write
 from custom_ops._cli.tensors import chosen, feeds, named, save_arrays
+from custom_ops._errors import first_line
 
 _RUNS = 5
 _SECONDS = 3.0  # of timing; slow models get fewer runs

@@ -4,8 +4,9 @@ from typing import Any
 
 from custom_ops._cli.modules import find
 from custom_ops._cli.options import Args, AsJson, Factory, Kernels, Model
-from custom_ops._cli.output import Failure, end, first_line, progress, write
+from custom_ops._cli.output import Failure, end, progress, write
 from custom_ops._cli.run import open_session
+from custom_ops._errors import first_line
 
 
 def verify(

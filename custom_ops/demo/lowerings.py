@@ -15,13 +15,13 @@ import onnxruntime
 import torch
 
 import custom_ops
+from custom_ops._errors import first_line
 from custom_ops.demo.training import Report
 from custom_ops.onnx import export, session, verify
-from custom_ops.onnx._export import EXPORTERS
+from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._lowering import LOWERINGS
 from custom_ops.onnx._nodes import our_nodes
 from custom_ops.onnx._session import KERNELS
-from custom_ops.onnx._verify import first_line
 
 _ROUNDS = 15
 _SECONDS = 6.0  # of timing; slow machines get fewer rounds

@@ -1,6 +1,6 @@
 """From torch to a running ONNX model: export, lowering, verification, sessions."""
 
-from custom_ops._errors import UnreadableModel
+from custom_ops._errors import ExportFailed, UnreadableModel
 from custom_ops.onnx._doctor import (
     Conversion,
     Finding,
@@ -37,6 +37,7 @@ __all__ = [
     "Extraction",
     "Change",
     "Conversion",
+    "ExportFailed",
     "Finding",
     "Inspection",
     "Installation",

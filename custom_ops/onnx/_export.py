@@ -1,11 +1,8 @@
 """From a torch module to an ONNX file that is known to run."""
 
-import contextlib
-import logging
 import os
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +10,24 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
-from torch.utils import _pytree as pytree
 
 import custom_ops
+from custom_ops._errors import ExportFailed, first_line
 from custom_ops.onnx import _inputs, _walk
+from custom_ops.onnx._exporters import EXPORTERS, by_dynamo, by_torchscript
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._kernels import advice
 from custom_ops.onnx._kernels.judge import Outcome, judge_model
 from custom_ops.onnx._kernels.table import table
 from custom_ops.onnx._kernels.typed import SchemaOf
 from custom_ops.onnx._lowering import LOWERINGS, lower
-from custom_ops.onnx._mappings import Installation, bodies_kept, refused_in
+from custom_ops.onnx._mappings import bodies_kept
 from custom_ops.onnx._model import write, written_beside
 from custom_ops.onnx._reading import read
 from custom_ops.onnx._targets import Target
 from custom_ops.onnx._targets import target as find_target
-from custom_ops.onnx._translation import translation_table
-from custom_ops.onnx._verify import Verification, compare, expected, first_line, further_calls
-from custom_ops.ops import _replay
-from custom_ops.ops._symbolic import lowering as symbolic_lowering
+from custom_ops.onnx._verify import Verification, compare, expected, further_calls
 
-# What torch's exporters write, measured on 2.13 and 2.14; a request outside is refused. Beyond
-# these ends dynamo writes 18, or a file that is no model, and TorchScript raises.
-EXPORTERS: Mapping[str, tuple[int, int]] = {"dynamo": (14, 25), "torchscript": (9, 23)}
 _DEFAULT_OPSET = 20  # every target takes it, and every body and dtype is served
 
 
@@ -82,8 +74,9 @@ def export(
         The comparison; None where `verify` is false.
 
     Raises:
-        ValueError: An argument, or what the target cannot run, in one sentence with the remedy.
-        RuntimeError: The model computes something else than the module; no file is left.
+        ValueError: An argument, a call that a mapping refuses, or what the target cannot run.
+        ExportFailed: The exporter does not take the module, or what it writes is not valid, does
+            not run or computes something else; no file is left.
 
     Example:
         >>> import torch, custom_ops
@@ -115,7 +108,7 @@ def export(
             f"{len(names)} names; leave it out to name them after the parameters of forward"
         )
     outputs = list(output_names) if output_names else None
-    by = _by_dynamo if exporter == "dynamo" else _by_torchscript
+    by = by_dynamo if exporter == "dynamo" else by_torchscript
     with bodies_kept() as add_bodies:
         exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
     add_bodies(exported)
@@ -158,142 +151,6 @@ def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
     return opset
 
 
-@contextlib.contextmanager
-def _tracing(model: torch.nn.Module) -> Iterator[None]:
-    """Makes our ops nodes, and turns gradients off.
-
-    With them on, `scaled_dot_product_attention` with a learnt mask does not export: torch traces
-    it with other strides than it has decomposed. A view of a parameter is enough for that, even
-    under `torch.no_grad`, so no parameter may ask for a gradient.
-    """
-    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.no_grad(), symbolic_lowering("custom"), warnings.catch_warnings():
-        for message in (
-            ".*legacy TorchScript-based ONNX export",
-            "# The axis name",
-            "Exporting a model while it is in training mode",
-            ".*shape inference of custom_ops",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        # It warns of each op of torchvision, where torchvision is not installed.
-        registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-        level = registration.level
-        try:
-            registration.setLevel(logging.ERROR)
-            for parameter in learnt:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            registration.setLevel(level)
-            for parameter in learnt:
-                parameter.requires_grad_(True)
-
-
-def _by_dynamo(
-    model: torch.nn.Module,
-    call: Call,
-    opset: int,
-    input_names: list[str],
-    output_names: list[str] | None,
-    dynamic_shapes: Any,
-) -> tuple[ir.Model, list[Call]]:
-    with _tracing(model):
-        try:
-            program = torch.onnx.export(
-                model,
-                call.args,
-                kwargs=dict(call.kwargs),
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=input_names,
-                output_names=output_names,
-                dynamic_shapes=dynamic_shapes,
-                custom_translation_table=translation_table(opset),
-            )
-        except ValueError as error:
-            if "Target opset version" in str(error):  # where the only nodes are custom ones
-                raise _not_written(opset, "raised an error") from error
-            raise
-        except Exception as error:
-            refusal = refused_in(error)
-            if refusal is None:
-                raise
-            raise refusal from error
-    assert program is not None
-    written = program.model.opset_imports[""]
-    if written != opset:
-        raise _not_written(opset, f"wrote {written}")
-    axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
-    _inputs.name_axes(program.model, axes)
-    return program.model, _inputs.drawn(program.exported_program, call)
-
-
-def _not_written(opset: int, happened: str) -> ValueError:
-    return ValueError(
-        f"export: opset_version must be one that the model can be converted to, got {opset}, "
-        f"where exporter='dynamo' {happened}; use opset_version=18 or exporter='torchscript'"
-    )
-
-
-def _by_torchscript(
-    model: torch.nn.Module,
-    call: Call,
-    opset: int,
-    input_names: list[str],
-    output_names: list[str] | None,
-    dynamic_shapes: Any,
-) -> tuple[ir.Model, list[Call]]:
-    axes = _inputs.dynamic_axes(model, call, dynamic_shapes, input_names)
-    modes = torch.onnx.TrainingMode
-    mode = modes.TRAINING if model.training else modes.EVAL
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _tracing(model),
-        _flat_forward(model, call),
-        Installation(),
-    ):
-        file = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            model,
-            tuple(call.tensors),
-            file,
-            dynamo=False,
-            opset_version=opset,
-            input_names=input_names,
-            output_names=output_names,
-            dynamic_axes=axes or None,
-            training=mode,
-        )
-        exported = ir.load(file)
-        ir.external_data.load_to_model(exported)
-        if axes and not _replay.infers_shapes():
-            for output in exported.graph.outputs:
-                if output.shape is not None:
-                    output.shape = ir.Shape([None] * len(output.shape))
-    return exported, _inputs.other_sizes(call, axes, input_names)
-
-
-@contextlib.contextmanager
-def _flat_forward(model: torch.nn.Module, call: Call) -> Iterator[None]:
-    """Lets a module take tensors only: TorchScript has no keyword inputs, and mixes up others."""
-    if call.flat:
-        yield
-        return
-    forward = model.forward
-
-    def flat(*tensors: torch.Tensor) -> Any:
-        full = call.with_tensors(tensors)
-        outputs = pytree.tree_leaves(forward(*full.args, **full.kwargs))
-        return tuple(t for t in outputs if isinstance(t, torch.Tensor))
-
-    model.forward = flat
-    try:
-        yield
-    finally:
-        del model.forward  # the class has its own
-
-
 def _stamp(lowered: ir.Model, model: torch.nn.Module, target: Target) -> None:
     lowered.ir_version = min(max(lowered.ir_version or 0, 9), target.ir_version)
     lowered.producer_name, lowered.producer_version = "custom_ops", custom_ops.__version__
@@ -304,7 +161,7 @@ def _check(file: Path) -> None:
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise RuntimeError(
+        raise ExportFailed(
             f"export: the model must be valid, got: {first_line(error)}; export at another "
             "opset_version, or the module in float32"
         ) from error
@@ -335,12 +192,12 @@ def _verified(
             result = compare(file, calls, wanted, names, kernels=kind)
         except Exception as error:
             remedy = "; export the module in float32" * ("NOT_IMPLEMENTED" in str(error))
-            raise RuntimeError(
+            raise ExportFailed(
                 f"export: the model must run with kernels={kind!r} in the installed "
                 f"onnxruntime, got: {first_line(error)}{remedy}"
             ) from error
         if not result:
-            raise RuntimeError(
+            raise ExportFailed(
                 f"export: the model must compute what the module computes, with "
                 f"kernels={kind!r}, got:\n{result}"
             )

@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
+from custom_ops._errors import first_line
 from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._reading import ModelLike
 from custom_ops.onnx._session import session
@@ -194,11 +195,6 @@ def _to_array(value: onnxruntime.OrtValue) -> np.ndarray[Any, Any]:
     shape = value.shape()
     raw = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape))
     return np.frombuffer(raw, dtype=ml_dtypes.bfloat16).reshape(shape)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns what an exception says, without its further lines."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

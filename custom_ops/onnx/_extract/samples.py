@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from custom_ops._errors import first_line
 from custom_ops.onnx import _storage
 from custom_ops.onnx._extract.bounds import between
 from custom_ops.onnx._extract.index import Index
@@ -18,7 +19,7 @@ from custom_ops.onnx._extract.piece import cut
 from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._session import session
-from custom_ops.onnx._verify import Check, compare_arrays, first_line, run, to_array
+from custom_ops.onnx._verify import Check, compare_arrays, run, to_array
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _CLOSE = 0.01  # to tell one tensor from another, not to judge
