@@ -7,6 +7,7 @@ import numpy
 import pytest
 
 import custom_ops
+import custom_ops.debug
 
 
 def test_import_is_light() -> None:
@@ -24,7 +25,7 @@ def test_import_is_light() -> None:
 
 
 def test_public_names_exist_and_look_public() -> None:
-    for module in (custom_ops, custom_ops.onnx):
+    for module in (custom_ops, custom_ops.onnx, custom_ops.debug):
         assert sorted(module.__all__) == sorted(set(module.__all__))
         for name in module.__all__:
             assert not name.startswith("_")

@@ -1,6 +1,32 @@
 """Compares a torch module with its ONNX model, layer by layer, and names the guilty node."""
 
+from custom_ops.debug._bisect import (
+    Bisection,
+    Runtime,
+    bisect,
+    differs_from,
+    fails_to_load,
+    fails_to_run,
+    gives_nan,
+    slower_than,
+)
 from custom_ops.debug._metrics import Details, Element, Metrics
 from custom_ops.debug._result import Comparison, Fault, Unmatched, Value
 
-__all__ = ["Comparison", "Details", "Element", "Fault", "Metrics", "Unmatched", "Value"]
+__all__ = [
+    "Bisection",
+    "Comparison",
+    "Details",
+    "Element",
+    "Fault",
+    "Metrics",
+    "Runtime",
+    "Unmatched",
+    "Value",
+    "bisect",
+    "differs_from",
+    "fails_to_load",
+    "fails_to_run",
+    "gives_nan",
+    "slower_than",
+]

@@ -5,6 +5,7 @@ so nothing else of the model is touched.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,24 @@ def embed(tool: str, model: onnx.ModelProto, folder: Path | None) -> None:
                 data = source.read(length)
             _clear(tensor)
             tensor.raw_data = data
+
+
+def link(model: onnx.ModelProto, folder: Path | None, target: Path) -> None:
+    """Puts the external data of a model into another folder too, without copying if that can be.
+
+    Args:
+        model: The model, whose data has been checked.
+        folder: Where its external data lies.
+        target: The other folder; models that are written there find the data as this one does.
+    """
+    for location in {entry.location for entry in _external.entries(model)}:
+        assert folder is not None
+        file = target / location
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(folder / location, file)
+        except OSError:  # on another disk, or one that has no links
+            shutil.copyfile(folder / location, file)
 
 
 def externalize(

@@ -1,5 +1,7 @@
 """Makes a model of a part of another's main graph, with all that belongs to it and nothing else."""
 
+from collections.abc import Mapping
+
 import onnx
 
 from custom_ops.onnx import _guarded, _walk
@@ -11,13 +13,19 @@ from custom_ops.onnx._extract.types import types_of
 _OF_THE_WHOLE = ("graph", "functions", "opset_import", "training_info")
 
 
-def cut(model: onnx.ModelProto, index: Index, bounds: Bounds) -> onnx.ModelProto:
+def cut(
+    model: onnx.ModelProto,
+    index: Index,
+    bounds: Bounds,
+    types: Mapping[str, onnx.ValueInfoProto] | None = None,
+) -> onnx.ModelProto:
     """Returns the piece within bounds; external data stays where it is.
 
     Args:
         model: The model; left as it is.
         index: Its main graph.
         bounds: The bounds.
+        types: Of the values there, where several pieces are cut; looked for if left out.
 
     Raises:
         ValueError: The type of an input is not known.
@@ -31,7 +39,8 @@ def cut(model: onnx.ModelProto, index: Index, bounds: Bounds) -> onnx.ModelProto
         else:
             getattr(piece, field.name).MergeFrom(value)
     _fill(piece.graph, index, bounds)
-    types = types_of(model, index, bounds)
+    if types is None:
+        types = types_of(model, index, bounds)
     kept = [index.inputs[name] for name in _stored_inputs(piece.graph, index, bounds)]
     piece.graph.input.extend([*(types[name] for name in bounds.inputs), *kept])
     piece.graph.output.extend(types[name] for name in bounds.outputs)
