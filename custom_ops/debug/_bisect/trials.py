@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from custom_ops._errors import first_line
 from custom_ops.debug._bisect.submodels import Submodels
 from custom_ops.debug._bisect.values import Values, inputs_file
 from custom_ops.onnx._extract.bounds import Bounds
-from custom_ops.onnx._verify import first_line
 
 
 class Stopped(Exception):
