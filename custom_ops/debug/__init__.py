@@ -10,6 +10,7 @@ from custom_ops.debug._bisect import (
     gives_nan,
     slower_than,
 )
+from custom_ops.debug._compare import compare
 from custom_ops.debug._metrics import Details, Element, Metrics
 from custom_ops.debug._result import Comparison, Fault, Unmatched, Value
 
@@ -24,6 +25,7 @@ __all__ = [
     "Unmatched",
     "Value",
     "bisect",
+    "compare",
     "differs_from",
     "fails_to_load",
     "fails_to_run",

@@ -61,6 +61,7 @@ class Replay:
         recording: The ops that ran.
         target: The result.
         stops: Step and output of the results that are given.
+        steps: The ops, in order.
         lacking: Names of the ops that ran in their own types.
     """
 
@@ -75,7 +76,10 @@ class Replay:
         self.lacking: list[str] = []
         self.recording = recording
         self.target = target
-        self.stops = {(stop.step, stop.output) for stop in stops}
+        if isinstance(stops, (set, frozenset)):  # not copied for each of many targets
+            self.stops = stops
+        else:
+            self.stops = frozenset((stop.step, stop.output) for stop in stops)
         needed, todo = set(), [target.step]
         while todo:
             index = todo.pop()
@@ -85,7 +89,7 @@ class Replay:
                 leaves = pytree.tree_leaves((step.args, step.kwargs), is_leaf=self.is_ref)
                 refs = [leaf for leaf in leaves if self.is_ref(leaf)]
                 todo += [ref.step for ref in refs if (ref.step, ref.output) not in self.stops]
-        self._steps = [recording.steps[index] for index in sorted(needed)]
+        self.steps = [recording.steps[index] for index in sorted(needed)]
 
     def run(self, seed: int | None = None) -> torch.Tensor:
         """Runs the ops.
@@ -100,7 +104,7 @@ class Replay:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         run = _Run(self, generator)
         with torch.no_grad():
-            for step in self._steps:
+            for step in self.steps:
                 run.step(step)
         return run.values[self.target.step, self.target.output]
 

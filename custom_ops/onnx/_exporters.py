@@ -37,6 +37,17 @@ class _NotWritten(ValueError):
 
 
 @contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Keeps attention modules from running as one op, which has no counterpart in ONNX."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
 def _explained(exporter: str, model: torch.nn.Module, call: Call) -> Iterator[None]:
     """Says in one sentence what an exporter raises, in errors of many kinds and over pages."""
     try:
@@ -71,7 +82,12 @@ def _tracing(model: torch.nn.Module) -> Iterator[None]:
     under `torch.no_grad`, so no parameter may ask for a gradient.
     """
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.no_grad(), symbolic_lowering("custom"), warnings.catch_warnings():
+    with (
+        torch.no_grad(),
+        without_fast_path(),
+        symbolic_lowering("custom"),
+        warnings.catch_warnings(),
+    ):
         for message in (
             ".*legacy TorchScript-based ONNX export",
             "# The axis name",

@@ -147,13 +147,7 @@ def compare(
     """
     runner = session(model, kernels=kernels)
     own = [given.name for given in runner.get_inputs()]
-    if len(own) == len(names):
-        names = own
-    elif not set(own) <= set(names):
-        raise ValueError(
-            f"verify: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
-            "pass the arguments that it was exported with"
-        )
+    names = names_in_model("verify", own, names)
     checks = []
     for call, outputs in zip(calls, wanted, strict=True):
         if isinstance(outputs, str):
@@ -170,15 +164,45 @@ def compare(
     return Verification(tuple(checks))
 
 
+def names_in_model(tool: str, own: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Returns what the tensors of a call are named in a model.
+
+    Args:
+        tool: Who asks, for the error.
+        own: The inputs of the model.
+        names: Names of the tensors, from the module. They count where the model lacks some;
+            where it has as many, the order does.
+
+    Raises:
+        ValueError: The model has other inputs.
+    """
+    if len(own) == len(names):
+        return own
+    if set(own) <= set(names):
+        return names
+    raise ValueError(
+        f"{tool}: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
+        "pass the arguments that it was exported with"
+    )
+
+
 def run(
-    runner: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray[Any, Any]]
+    runner: onnxruntime.InferenceSession,
+    feeds: Mapping[str, np.ndarray[Any, Any]],
+    outputs: Sequence[str] | None = None,
 ) -> list[np.ndarray[Any, Any]]:
-    """Runs a session on arrays; those of bfloat16, which `run` does not take, included."""
+    """Runs a session on arrays; those of bfloat16, which `run` does not take, included.
+
+    Args:
+        runner: The session.
+        feeds: Its inputs.
+        outputs: Which outputs to return; all if left out.
+    """
     if not any(v.type == _BFLOAT16 for v in (*runner.get_inputs(), *runner.get_outputs())):
-        results: list[np.ndarray[Any, Any]] = runner.run(None, dict(feeds))
+        results: list[np.ndarray[Any, Any]] = runner.run(outputs, dict(feeds))
         return results
     values = {name: _to_value(array) for name, array in feeds.items()}
-    return [_to_array(value) for value in runner.run_with_ort_values(None, values)]
+    return [_to_array(value) for value in runner.run_with_ort_values(outputs, values)]
 
 
 def _to_value(array: np.ndarray[Any, Any]) -> onnxruntime.OrtValue:

@@ -1,0 +1,308 @@
+"""Copies of a model for debugging: small messages beside weights that stay where they lie."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+import custom_ops.onnx
+from custom_ops.onnx import _scopes, _walk
+from custom_ops.onnx._reading import Document
+from custom_ops.onnx._scopes import Scope
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_LARGE = 1 << 12  # bytes, from which on a weight is not copied
+_FX_NODE = "pkg.torch.onnx.fx_node"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the main graph.
+
+    Attributes:
+        index: Its place.
+        proto: The node.
+        scope: Where it comes from; None where it does not say.
+        target: The op of torch that it is a part of, as "aten.conv2d"; "" where unknown.
+        unit: What is the same for all nodes of one op of torch; None where unknown.
+        constant: Whether its results depend on no value of an input, but at most on shapes.
+        inner: Whether its results stay inside the op of torch that it is a part of.
+    """
+
+    index: int
+    proto: onnx.NodeProto
+    scope: Scope | None
+    target: str
+    unit: object
+    constant: bool
+    inner: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main graph of a model, without its large weights.
+
+    Attributes:
+        proto: The model; in place of a large weight stands a tensor whose data is elsewhere.
+        weights: The large weights, mapped or shared, never copied.
+        nodes: Its nodes, in an order in which they can run.
+    """
+
+    proto: onnx.ModelProto
+    weights: Mapping[str, Array]
+    nodes: Sequence[Node]
+    producer: Mapping[str, Node] = field(repr=False)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs that have no default."""
+        known = {tensor.name for tensor in self.proto.graph.initializer}
+        return [each.name for each in self.proto.graph.input if each.name not in known]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [each.name for each in self.proto.graph.output]
+
+    def session(
+        self,
+        proto: onnx.ModelProto,
+        libraries: Iterable[str] = (),
+        providers: Sequence[Any] | None = None,
+        level: str = "ORT_DISABLE_ALL",
+    ) -> onnxruntime.InferenceSession:
+        """Opens a session on a copy of the model, with our library and those given.
+
+        Args:
+            proto: The copy.
+            libraries: Files of further libraries of custom ops.
+            providers: As for `onnxruntime.InferenceSession`.
+            level: Name of a `onnxruntime.GraphOptimizationLevel`.
+        """
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.log_severity_level = 4
+        for library in libraries:
+            options.register_custom_ops_library(library)
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(w) for w in self.weights.values()]
+        options.add_external_initializers(list(self.weights), values)
+        # The class knows the names of the inputs that the kernels of the library have.
+        return custom_ops.onnx.session(
+            proto.SerializeToString(), sess_options=options, providers=providers
+        )
+
+
+def of_document(document: Document) -> Graph:
+    """Returns the graph of a model."""
+    ir_model = document.graph()
+    values = ir_model.graph.initializers
+    proto = onnx.ModelProto()
+    small = onnx.GraphProto()
+    weights: dict[str, Array] = {}
+    for tensor in document.proto.graph.initializer:
+        value = values[tensor.name].const_value
+        assert value is not None
+        if value.nbytes < _LARGE or not _known_to_numpy(value.dtype):
+            small.initializer.add().CopyFrom(ir.to_proto(value))
+            continue
+        weights[tensor.name] = np.ascontiguousarray(value.numpy())
+        stub = small.initializer.add(name=tensor.name, data_type=tensor.data_type)
+        stub.dims.extend(tensor.dims)
+        stub.data_location = onnx.TensorProto.EXTERNAL
+        stub.external_data.add(key="location", value=f"{tensor.name}.weight")
+    for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version"):
+        setattr(proto, name, getattr(document.proto, name))
+    proto.opset_import.extend(document.proto.opset_import)
+    proto.functions.extend(document.proto.functions)
+    proto.metadata_props.extend(document.proto.metadata_props)
+    given = document.proto.graph
+    small.name = given.name
+    for field_name in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(small, field_name).extend(getattr(given, field_name))
+    proto.graph.CopyFrom(small)
+    return of_proto(proto, weights)
+
+
+def of_proto(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> Graph:
+    """Returns the graph of a copy, with the weights of another one."""
+    graph = proto.graph
+    scopes = _scopes.scopes(graph.node, [tensor.name for tensor in graph.initializer])
+    constants = {tensor.name for tensor in graph.initializer}
+    constants.update(sparse.values.name for sparse in graph.sparse_initializer)
+    constants.difference_update(each.name for each in graph.input)
+    origins = [_origin(node) for node in graph.node]
+    leaving = _leaving(graph, [unit for _, unit in origins])
+    nodes = []
+    for i, (node, scope) in enumerate(zip(graph.node, scopes, strict=True)):
+        constant = node.op_type in ("Shape", "Size") or (
+            used(node) <= constants and not node.op_type.startswith("Random")
+        )
+        if constant:
+            constants.update(filter(None, node.output))
+        inner = leaving.isdisjoint(node.output)
+        nodes.append(Node(i, node, scope, *origins[i], constant, inner))
+    producer = {name: node for node in nodes for name in node.proto.output if name}
+    return Graph(proto, weights, nodes, producer)
+
+
+def _leaving(graph: onnx.GraphProto, units: Sequence[object]) -> set[str]:
+    """Returns the values that are used outside the op of torch that makes them, or nowhere."""
+    unit_of = {
+        name: unit
+        for node, unit in zip(graph.node, units, strict=True)
+        if unit is not None
+        for name in node.output
+    }
+    users = [
+        (name, unit) for node, unit in zip(graph.node, units, strict=True) for name in used(node)
+    ]
+    named = {name for name, _ in users}
+    leaving = {each.name for each in graph.output}
+    leaving.update(name for name, unit in users if unit_of.get(name) != unit)
+    leaving.update(
+        name
+        for node in graph.node
+        for name in node.output
+        if name not in unit_of or name not in named
+    )
+    return leaving
+
+
+def used(node: onnx.NodeProto) -> set[str]:
+    """Returns the names of the values that a node uses, those inside its graphs included."""
+    names = set(filter(None, node.input))
+    waiting = list(_walk.subgraphs(node))
+    made: set[str] = set()
+    while waiting:
+        graph = waiting.pop()
+        made.update(each.name for each in (*graph.input, *graph.initializer))
+        for inner in graph.node:
+            names.update(filter(None, inner.input))
+            made.update(filter(None, inner.output))
+            waiting.extend(_walk.subgraphs(inner))
+        names.update(each.name for each in graph.output)
+    return names - made
+
+
+def with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
+    """Returns a copy whose outputs are some of its values, of types that the runtime finds."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.proto)
+    _set_outputs(copy, names, graph)
+    return copy
+
+
+def cut_apart(graph: Graph, cuts: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Returns a copy in which some values come from outside wherever they are used.
+
+    Args:
+        graph: The model.
+        cuts: The values, and an array of their type.
+
+    Returns:
+        The copy, whose outputs are the values as its nodes make them, and the name of the input
+        of each value. Only the inputs in use are there.
+    """
+    taken = {name for node in graph.nodes for name in used(node.proto)} | set(graph.producer)
+    fed = {name: _free(f"{name}/fed", taken) for name in cuts}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.proto)
+    in_use: set[str] = set()
+    for node in copy.graph.node:
+        in_use |= _renamed(node, fed)
+    names = {value: name for value, name in fed.items() if name in in_use}
+    for value, name in names.items():
+        array = cuts[value]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
+    _set_outputs(copy, [name for name in cuts if name in graph.producer], graph)
+    return copy, names
+
+
+def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> set[str]:
+    """Renames what a node uses, inside its graphs too; returns the new names in use."""
+    found: set[str] = set()
+    waiting: list[onnx.NodeProto] = [node]
+    while waiting:
+        current = waiting.pop()
+        for i, name in enumerate(current.input):
+            if name in names:
+                current.input[i] = names[name]
+                found.add(names[name])
+        for graph in _walk.subgraphs(current):
+            waiting.extend(graph.node)
+            for output in graph.output:
+                if output.name in names:  # a branch that gives a value from outside
+                    inner = f"{output.name}/given"
+                    graph.node.append(
+                        onnx.helper.make_node("Identity", [names[output.name]], [inner])
+                    )
+                    found.add(names[output.name])
+                    output.name = inner
+    return found
+
+
+def _set_outputs(model: onnx.ModelProto, names: Iterable[str], graph: Graph) -> None:
+    del model.graph.output[:]
+    del model.graph.value_info[:]  # shapes that the exporter noted may be wrong of what is fed
+    known = {value.name: value for value in graph.proto.graph.output}
+    for name in names:
+        output = model.graph.output.add(name=name)
+        if name in known and known[name].type.WhichOneof("value") != "tensor_type":
+            output.CopyFrom(known[name])
+
+
+def regions(graph: Graph, cuts: Collection[str]) -> dict[str, list[Node]]:
+    """Returns for each cut the nodes between the cuts before it and it, in order."""
+    found: dict[str, list[Node]] = {}
+    for cut in cuts:
+        if cut not in graph.producer:
+            continue
+        inside: dict[int, Node] = {}
+        waiting = [graph.producer[cut]]
+        while waiting:
+            node = waiting.pop()
+            if node.index in inside:
+                continue
+            inside[node.index] = node
+            outside = used(node.proto).difference(cuts)
+            waiting += [graph.producer[name] for name in outside if name in graph.producer]
+        found[cut] = [inside[i] for i in sorted(inside)]
+    return found
+
+
+def inputs_of(region: Sequence[Node]) -> Iterator[str]:
+    """Yields the values that a region takes from outside."""
+    made = {name for node in region for name in node.proto.output}
+    for name in dict.fromkeys(name for node in region for name in sorted(used(node.proto))):
+        if name not in made:
+            yield name
+
+
+def _origin(node: onnx.NodeProto) -> tuple[str, object]:
+    for entry in node.metadata_props:
+        if entry.key == _FX_NODE:
+            name, _, rest = entry.value.partition(" :")
+            _, found, target = rest.partition("[target=")
+            target = target.partition("]")[0] if found else ""
+            words = target.removeprefix("torch.ops.").split(".")
+            known = len(words) > 1 and words[-1] != "getitem"
+            return (".".join(words[:2]) if known else ""), name
+    return "", None
+
+
+def _known_to_numpy(dtype: ir.DataType) -> bool:
+    return (
+        dtype.is_floating_point() and dtype.bitwidth >= 16 and dtype != ir.DataType.BFLOAT16
+    ) or (dtype.is_integer() and dtype.bitwidth >= 8)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "'"
+    return name

@@ -1,0 +1,328 @@
+"""Finds which result of torch a value of a model is: by module, order, shape and kind."""
+
+import bisect
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from custom_ops.debug._float64 import Replay
+from custom_ops.debug._graph import Array, Graph, Node, regions, used
+from custom_ops.debug._kinds import VIEWS, fits, torch_kind
+from custom_ops.debug._record import Recording, Ref, Step
+from custom_ops.debug._result import Unmatched
+from custom_ops.onnx._verify import to_array
+
+_MOST_PARTNERS = 64  # that are tried for one value
+_SKETCH = 64  # elements that tell whether two arrays are alike
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What found its partner.
+
+    Attributes:
+        of_value: The result of torch that a value of the model is.
+        unmatched: The others.
+        approximate: Whether modules were not known, and order and shape alone decided.
+    """
+
+    of_value: Mapping[str, Ref]
+    unmatched: tuple[Unmatched, ...]
+    approximate: bool
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A result of torch that may be a partner.
+
+    Attributes:
+        ref: The result.
+        step: Its step.
+        leaves: Whether it is used outside the module call that makes it.
+        kinds: What it may be the result of.
+        form: Its dtype and shape.
+        sketch: Some of its elements.
+    """
+
+    ref: Ref
+    step: Step
+    leaves: bool
+    kinds: frozenset[str]
+    form: tuple[str, tuple[int, ...]]
+    sketch: Array
+
+    @property
+    def call(self) -> int:
+        """Which call of its module it is in."""
+        return self.step.modules[-1].call
+
+
+def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pairs:
+    """Pairs the values of a model with the results of torch.
+
+    Args:
+        graph: The model.
+        values: What it makes when it runs, by name.
+        recording: What torch did on the same inputs.
+    """
+    candidates = _candidates(recording)
+    nodes = [node for node in graph.nodes if not node.constant and not node.inner]
+    known = [node for node in nodes if node.scope is not None]
+    approximate = len(known) * 2 < len(nodes)
+
+    def path(node: Node) -> str | None:
+        if approximate:
+            return ""
+        if node.scope is None:
+            return None
+        return recording.aliases.get(node.scope.path, node.scope.path)
+
+    ours: dict[str, list[tuple[Node, str]]] = defaultdict(list)
+    for node in nodes:
+        where = path(node)
+        for name in node.proto.output:
+            if name in values and where is not None:
+                ours[where].append((node, name))
+    theirs: dict[str, list[_Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        theirs["" if approximate else candidate.step.path].append(candidate)
+    of_value = _outputs(graph, values, recording)
+    leaving = _leaving_graph(graph)
+    for where, makers in ours.items():
+        of_value |= _aligned(makers, values, theirs.get(where, []), of_value, leaving)
+    of_value = _past_merged(graph, of_value, recording)
+    unmatched = _unmatched(graph, nodes, values, candidates, of_value, recording)
+    return Pairs(of_value, tuple(unmatched), approximate)
+
+
+def _outputs(graph: Graph, values: Mapping[str, Array], recording: Recording) -> dict[str, Ref]:
+    """Returns the outputs, which are those of the module, in order."""
+    names = graph.outputs
+    if len(names) != len(recording.outputs):
+        return {}
+    return {
+        name: ref
+        for name, ref in zip(names, recording.outputs, strict=True)
+        if isinstance(ref, Ref) and name in values and name in graph.producer
+    }
+
+
+def _candidates(recording: Recording) -> list[_Candidate]:
+    units: dict[int, list[Step]] = defaultdict(list)
+    for step in recording.steps:
+        units[step.unit].append(step)
+    leaving = _leaving(recording)
+    found = []
+    for step in recording.steps:
+        if not step.depends:  # it works on weights alone
+            continue
+        kinds = {torch_kind(step.name)}
+        if units[step.unit][-1] is step:  # what the whole function gives
+            inner = {torch_kind(each.name) for each in units[step.unit]}
+            kinds |= inner - VIEWS
+            if step.function and "addmm" not in inner:
+                kinds.add(torch_kind(step.function))
+        for i, tensor in enumerate(step.outputs):
+            form = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            ref = Ref(step.index, i)
+            sketch = _sketch_torch(tensor)
+            found.append(_Candidate(ref, step, ref in leaving, frozenset(kinds), form, sketch))
+    return found
+
+
+def _leaving(recording: Recording) -> set[Ref]:
+    """Returns the results that are used outside the module call that makes them."""
+    leaving = {ref for ref in recording.outputs if isinstance(ref, Ref)}
+    for step in recording.steps:
+        inside = step.modules[-1]
+        leaving |= {ref for ref in step.refs if recording.steps[ref.step].modules[-1] != inside}
+    return leaving
+
+
+def _leaving_graph(graph: Graph) -> set[str]:
+    """Returns the values that are used outside the module call that their node comes from."""
+    leaving = set(graph.outputs)
+    for node in graph.nodes:
+        for name in used(node.proto):
+            maker = graph.producer.get(name)
+            if maker is not None and _inside(maker) != _inside(node):
+                leaving.add(name)
+    return leaving
+
+
+def _inside(node: Node) -> object:
+    return None if node.scope is None else (node.scope.path, node.scope.call)
+
+
+def _aligned(
+    makers: Sequence[tuple[Node, str]],
+    values: Mapping[str, Array],
+    candidates: Sequence[_Candidate],
+    fixed: Mapping[str, Ref],
+    leaving: Collection[str],
+) -> dict[str, Ref]:
+    """Pairs the values of one module with its results: as many as possible, in order."""
+    by_form: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
+    taken = set(fixed.values())
+    for j, candidate in enumerate(candidates):
+        if candidate.ref not in taken:
+            by_form[candidate.form].append(j)
+    links: list[tuple[int, int, float]] = []
+    for i, (node, name) in enumerate(makers):
+        if name in fixed:
+            continue
+        array = values[name]
+        near = by_form.get((_dtype(array), array.shape), [])
+        if len(near) > _MOST_PARTNERS:  # those at about the same part of the module
+            middle = bisect.bisect(near, i * len(candidates) // len(makers))
+            start = max(0, min(middle - _MOST_PARTNERS // 2, len(near) - _MOST_PARTNERS))
+            near = near[start : start + _MOST_PARTNERS]
+        sketch = _sketch(array)
+        for j in near:
+            candidate = candidates[j]
+            if fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
+                # One that is alike rather is it, and one that is at the same place.
+                place = abs((i + 1) / len(makers) - (j + 1) / len(candidates))
+                weight = (
+                    1.0
+                    + 0.5 * _alike(sketch, candidate.sketch)
+                    + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
+                    + 0.2 * ((name in leaving) == candidate.leaves)
+                    - 0.01 * place
+                )
+                links.append((i, j, weight))
+    return {makers[i][1]: candidates[j].ref for i, j in _heaviest(links)}
+
+
+def _heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
+    """Returns the links of the largest total weight that do not cross, each end used once."""
+    size = max((j for _, j, _ in links), default=-1) + 2
+    best: list[tuple[float, int]] = [(0.0, -1)] * size  # a Fenwick tree of maxima
+    before: list[int] = []
+    totals: list[float] = []
+
+    def largest(end: int) -> tuple[float, int]:
+        found = (0.0, -1)
+        while end > 0:
+            found = max(found, best[end])
+            end -= end & -end
+        return found
+
+    def put(place: int, entry: tuple[float, int]) -> None:
+        while place < size:
+            best[place] = max(best[place], entry)
+            place += place & -place
+
+    # Of one value the later partners first, so that none of its links builds on another.
+    order = sorted(range(len(links)), key=lambda k: (links[k][0], -links[k][1]))
+    for k in order:
+        _, j, weight = links[k]
+        total, previous = largest(j)
+        before.append(previous)
+        totals.append(total + weight)
+        put(j + 1, (total + weight, len(totals) - 1))
+    chosen = []
+    at = max(range(len(totals)), key=totals.__getitem__, default=-1)
+    while at >= 0:
+        i, j, _ = links[order[at]]
+        chosen.append((i, j))
+        at = before[at]
+    return chosen[::-1]
+
+
+def _past_merged(graph: Graph, of_value: Mapping[str, Ref], recording: Recording) -> dict[str, Ref]:
+    """Moves a value on to the result of the BatchNorm that the exporter merged into its node."""
+    users: dict[Ref, list[Step]] = defaultdict(list)
+    for step in recording.steps:
+        for ref in step.refs:
+            users[ref].append(step)
+    taken = set(of_value.values())
+    normalizations = {
+        node.proto.input[0] for node in graph.nodes if node.proto.op_type == "BatchNormalization"
+    }
+    moved = dict(of_value)
+    for name, ref in of_value.items():
+        if graph.producer[name].proto.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+            continue
+        after = users[ref]
+        if len(after) != 1 or torch_kind(after[0].name) != "batch_norm":
+            continue
+        result = Ref(after[0].index, 0)
+        if name not in normalizations and result not in taken:
+            moved[name] = result
+    return moved
+
+
+def _unmatched(
+    graph: Graph,
+    nodes: Iterable[Node],
+    values: Mapping[str, Array],
+    candidates: Iterable[_Candidate],
+    of_value: Mapping[str, Ref],
+    recording: Recording,
+) -> Iterable[Unmatched]:
+    stops = frozenset(of_value.values())
+    inside = {
+        node.index: name for name, region in regions(graph, of_value).items() for node in region
+    }
+    passed = {
+        step.index: recording.steps[ref.step].name
+        for ref in of_value.values()
+        for step in Replay(recording, ref, stops).steps
+    }
+    for node in nodes:
+        for name in node.proto.output:
+            if name and name not in of_value:
+                if name not in values:
+                    reason = "is no tensor, or was not computed"
+                elif node.index in inside:
+                    reason = f"is a part of what gives {inside[node.index]}"
+                elif node.scope is None:
+                    reason = "its node names no module"
+                else:
+                    reason = "no result of its module has its shape, kind and place"
+                where = node.scope.path if node.scope is not None else ""
+                yield Unmatched("model", name, node.proto.op_type, where, reason)
+    taken = set(of_value.values())
+    for candidate in candidates:
+        if candidate.ref not in taken and candidate.ref.output == 0:
+            step = candidate.step
+            reason = "no value of its module has its shape, kind and place"
+            if step.index in passed:
+                reason = f"is a part of what gives {passed[step.index]}"
+            yield Unmatched("torch", step.name, step.name, step.path, reason)
+
+
+def _dtype(array: Array) -> str:
+    return str(array.dtype)
+
+
+def _sketch(array: Array) -> Array:
+    flat = array.reshape(-1)
+    if flat.dtype.kind not in "fiubc" and flat.dtype.name != "bfloat16":
+        return np.zeros(0)
+    step = max(1, flat.size // _SKETCH)
+    return flat[::step][: 2 * _SKETCH].astype(
+        np.float64 if flat.dtype.kind != "c" else np.complex128
+    )
+
+
+def _sketch_torch(tensor: torch.Tensor) -> Array:
+    count = tensor.numel()
+    if tensor.layout != torch.strided or count == 0:
+        return np.zeros(0)
+    step = max(1, count // _SKETCH)
+    places = torch.arange(0, count, step)[: 2 * _SKETCH]
+    index = torch.unravel_index(places, tensor.shape) if tensor.dim() else ()
+    return _sketch(to_array(tensor[index].reshape(-1) if index else tensor.reshape(-1)))
+
+
+def _alike(a: Array, b: Array) -> bool:
+    if a.shape != b.shape or a.size == 0:
+        return False
+    with np.errstate(all="ignore"):
+        scale = np.abs(a).max()
+        return bool(np.all(np.abs(a - b) <= 1e-3 * scale + 1e-12))

@@ -1,0 +1,295 @@
+"""Records one eager pass of a module: every result of an aten op, and where it comes from."""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from custom_ops.onnx._exporters import without_fast_path
+from custom_ops.onnx._inputs import Call
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+class Ref(NamedTuple):
+    """A result: which step, and which of its tensors."""
+
+    step: int
+    output: int
+
+
+class ModuleCall(NamedTuple):
+    """A call of a module: its path, as `named_modules` gives it first, and which call it is."""
+
+    path: str
+    call: int
+
+
+@dataclass
+class Step:
+    """One op of torch that ran.
+
+    Attributes:
+        index: Its place in the recording.
+        func: The op.
+        args: Its arguments; a `Ref` stands where a recorded result was given.
+        kwargs: Its keyword arguments, likewise.
+        outputs: The tensors among its results, as they were then.
+        modules: The module calls around it, that of the whole module first.
+        unit: The call of torch's Python functions that it is a part of; several steps may be.
+        function: Name of that function, as "linear".
+        source: File and line of the user's code; "" where there is none.
+        depends: Whether it depends on an input; others work on weights alone.
+    """
+
+    index: int
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[torch.Tensor]
+    modules: tuple[ModuleCall, ...]
+    unit: int
+    function: str
+    source: str
+    depends: bool
+
+    @property
+    def name(self) -> str:
+        """The op, as "aten.convolution"."""
+        namespace, _, name = self.func._schema.name.partition("::")
+        return f"{namespace}.{name}"
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost module."""
+        return self.modules[-1].path
+
+    @property
+    def refs(self) -> list[Ref]:
+        """The recorded results among its arguments."""
+        leaves = pytree.tree_leaves((self.args, self.kwargs), is_leaf=_is_ref)
+        return [leaf for leaf in leaves if isinstance(leaf, Ref)]
+
+
+@dataclass
+class ModuleResult:
+    """What a call of a module returned: the recorded tensors in it, in order."""
+
+    call: ModuleCall
+    type: str
+    results: list[Ref]
+
+
+@dataclass
+class Recording:
+    """An eager pass.
+
+    Attributes:
+        steps: The ops, in order.
+        results: What module calls returned, in the order in which they ended.
+        inputs: The tensors given.
+        outputs: The tensors returned: a recorded result, or a tensor that no op has made.
+        aliases: Each path of a module, and the path it goes by here: that of the first, where a
+            module has several.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    results: list[ModuleResult] = field(default_factory=list)
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    outputs: list[Ref | torch.Tensor] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def value(self, ref: Ref) -> torch.Tensor:
+        """Returns a result as it was when the op had made it."""
+        return self.steps[ref.step].outputs[ref.output]
+
+
+def record(module: torch.nn.Module, call: Call) -> Recording:
+    """Runs a module once, without gradients, and records what its ops give.
+
+    Results are kept, not copied; one that an op is about to overwrite is copied before. The
+    arguments are copied, so that the module may overwrite them.
+
+    Args:
+        module: The module, as it is: in training mode dropout draws.
+        call: Its arguments.
+    """
+    recording = Recording()
+    first: dict[int, str] = {}
+    for path, each in module.named_modules(remove_duplicate=False):
+        recording.aliases[path] = first.setdefault(id(each), path)
+    own = call.with_tensors([tensor.detach().clone() for tensor in call.tensors])
+    recording.inputs = [tensor.detach().clone() for tensor in own.tensors]
+    recorder = _Recorder(recording)
+    recorder.vary(own.tensors)
+    watching = recorder.watching(module)
+    with torch.no_grad(), without_fast_path(), watching, _Units(recorder), recorder:
+        returned = module(*own.args, **own.kwargs)
+    tensors = (leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor))
+    recording.outputs = [recorder.ref(tensor) or tensor.detach().clone() for tensor in tensors]
+    return recording
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down each op that torch dispatches."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.recording = recording
+        self.unit, self.function = 0, ""
+        self._modules: list[ModuleCall] = []
+        self._calls: Counter[str] = Counter()
+        # Of each living tensor: the result that it is, its version then, and itself, so that its
+        # place in memory is not given to another one.
+        self._known: dict[int, tuple[Ref, int, torch.Tensor]] = {}
+        self._at: dict[int, list[Ref]] = {}  # the results that lie in one memory
+        self._varying: set[int] = set()  # ids of inputs, and of what depends on them
+
+    @contextlib.contextmanager
+    def watching(self, module: torch.nn.Module) -> Iterator[None]:
+        """Keeps the stack of module calls while the module runs."""
+        with contextlib.ExitStack() as stack:
+            for path, each in module.named_modules():
+                enter, leave = self._hooks(path, type(each).__name__)
+                handles = (
+                    each.register_forward_pre_hook(enter, prepend=True),
+                    each.register_forward_hook(leave, always_call=True),
+                )
+                for handle in handles:
+                    stack.callback(handle.remove)
+            yield
+
+    def _hooks(self, path: str, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        def enter(_module: torch.nn.Module, _args: Any) -> None:
+            self._modules.append(ModuleCall(path, self._calls[path]))
+            self._calls[path] += 1
+
+        def leave(_module: torch.nn.Module, _args: Any, result: Any) -> None:
+            call = self._modules.pop()
+            found = [self.ref(leaf) for leaf in pytree.tree_leaves(result)]
+            refs = [ref for ref in found if ref is not None]
+            self.recording.results.append(ModuleResult(call, name, refs))
+
+        return enter, leave
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            return self._higher_order(func, args, kwargs)
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        depends = any(id(tensor) in self._varying for tensor in given)
+        recorded = pytree.tree_map_only(torch.Tensor, self._recorded, (args, kwargs))
+        self._save_what_it_overwrites(func, args, kwargs)
+        returned = func(*args, **kwargs)
+        outputs = [t for t in pytree.tree_leaves(returned) if isinstance(t, torch.Tensor)]
+        if outputs:
+            self._add(func, recorded, outputs, depends)
+        return returned
+
+    def ref(self, value: Any) -> Ref | None:
+        """Returns which result a value is; None where it is none, or was changed since."""
+        known = self._known.get(id(value))
+        return known[0] if known is not None and known[1] == value._version else None
+
+    def _recorded(self, tensor: torch.Tensor) -> Any:
+        found = self.ref(tensor)
+        if found is not None:
+            return found
+        return tensor.clone() if id(tensor) in self._known else tensor
+
+    def vary(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Takes note that tensors depend on the inputs, or are them."""
+        self._varying.update(map(id, tensors))
+
+    def _add(self, func: Any, recorded: Any, outputs: list[torch.Tensor], depends: bool) -> None:
+        index = len(self.recording.steps)
+        modules = tuple(self._modules) or (ModuleCall("", 0),)
+        args, kwargs = recorded
+        self.recording.steps.append(
+            Step(
+                index, func, args, kwargs, list(outputs), modules, self.unit, self.function,
+                _source(), depends,
+            )
+        )  # fmt: skip
+        if depends:
+            self.vary(outputs)
+        for i, tensor in enumerate(outputs):
+            self._known[id(tensor)] = (Ref(index, i), tensor._version, tensor)
+            self._at.setdefault(_memory(tensor), []).append(Ref(index, i))
+
+    def _save_what_it_overwrites(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        if not func._schema.is_mutable:
+            return
+        for i, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            given = args[i] if i < len(args) else kwargs.get(argument.name)
+            for tensor in pytree.tree_leaves(given):
+                if isinstance(tensor, torch.Tensor):
+                    for ref in self._at.pop(_memory(tensor), ()):
+                        outputs = self.recording.steps[ref.step].outputs
+                        outputs[ref.output] = outputs[ref.output].clone()
+
+    def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Runs a control flow op; of a condition what its branch does is recorded too."""
+        if func is torch.ops.higher_order.cond:
+            predicate, then_branch, else_branch, operands = args
+            with self:
+                return (then_branch if bool(predicate) else else_branch)(*operands)
+        return func(*args, **kwargs)
+
+
+class _Units(TorchFunctionMode):
+    """Tells the recorder which call of a function of torch an op is a part of."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        recorder = self._recorder
+        around = recorder.unit, recorder.function
+        self._count += 1
+        recorder.unit, recorder.function = self._count, getattr(func, "__name__", "")
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            recorder.unit, recorder.function = around
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # sparse and opaque ones have none
+        return id(tensor)
+
+
+def _is_ref(value: Any) -> bool:
+    return isinstance(value, Ref)
+
+
+def _source() -> str:
+    """Returns the innermost line that is neither torch's nor ours, as "net.py:12"."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("torch.", _PACKAGE)) and name != "torch":
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""

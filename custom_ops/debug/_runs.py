@@ -1,0 +1,57 @@
+"""Runs copies of a model, a part of the outputs at a time."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime
+
+from custom_ops.debug._graph import Array, Graph, cut_apart, with_outputs
+from custom_ops.onnx._verify import run
+
+
+def fetch(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Returns the outputs that are arrays, by name."""
+    found = run(session, feeds, names)
+    return {n: a for n, a in zip(names, found, strict=True) if isinstance(a, np.ndarray)}
+
+
+def instrumented(
+    graph: Graph,
+    feeds: Mapping[str, Array],
+    libraries: Sequence[str] = (),
+) -> dict[str, Array]:
+    """Runs a model without optimizations; returns every value that depends on its inputs."""
+    names = [
+        name
+        for node in graph.nodes
+        if not node.constant and not node.inner
+        for name in node.proto.output
+        if name
+    ]
+    session = graph.session(with_outputs(graph, names), libraries)
+    return fetch(session, names, feeds)
+
+
+def cut(
+    graph: Graph,
+    expected: Mapping[str, Array],
+    feeds: Mapping[str, Array],
+    libraries: Sequence[str] = (),
+) -> dict[str, Array]:
+    """Runs a model cut apart, each piece fed with what is expected of those before it.
+
+    Args:
+        graph: The model.
+        expected: The values at which it is cut, and what is fed for them.
+        feeds: The inputs of the model.
+        libraries: Files of further libraries of custom ops.
+
+    Returns:
+        What the pieces give for the values.
+    """
+    proto, fed = cut_apart(graph, expected)
+    session = graph.session(proto, libraries)
+    given = {name: expected[value] for value, name in fed.items()} | dict(feeds)
+    return fetch(session, [name for name in expected if name in graph.producer], given)

@@ -1,0 +1,154 @@
+"""Tests of `custom_ops.debug.compare` on real exports, with faults put into the files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import custom_ops
+import custom_ops.debug
+from custom_ops.onnx._export import EXPORTERS
+
+
+class Net(torch.nn.Module):
+    """Merged and unmerged normalisations, in-place ops, a module called twice, a view, our op."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = torch.nn.BatchNorm2d(8)
+        self.act = torch.nn.ReLU(inplace=True)
+        self.block = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.GroupNorm(2, 8))
+        self.add = custom_ops.MulAdd(0.5)
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.act(self.bn(self.conv(x)))
+        y = self.block(self.block(x))
+        y = self.add(x, y)
+        pooled = y.mean((2, 3))
+        return {"logits": self.head(pooled).softmax(1), "features": y.flatten(1)}
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    torch.manual_seed(0)
+    net = Net().eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    return net
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return torch.randn(2, 3, 9, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module", params=EXPORTERS)
+def path(request: pytest.FixtureRequest, net: Net, x: torch.Tensor, tmp_path_factory: Any) -> Path:
+    path: Path = tmp_path_factory.mktemp("net") / "net.onnx"
+    custom_ops.onnx.export(net, x, path, exporter=request.param, verify=False)
+    return path
+
+
+def test_a_right_model(net: Net, x: torch.Tensor, path: Path) -> None:
+    found = custom_ops.debug.compare(net, path, x)
+    assert found.ok
+    assert found
+    assert found.faults == ()
+    assert found.first_fault is None
+    assert not found.approximate
+    assert all(each.reason.startswith("is a part of what gives ") for each in found.unmatched)
+    pairs = [(value.module, value.partner) for value in found.values]
+    assert pairs[0] == (("conv", "bn"), "aten.native_batch_norm")
+    assert (("add",), "custom_ops.mul_add") in pairs
+    assert pairs.count((("block.0",), "aten.convolution")) == 2
+    assert pairs.count((("block.1",), "aten.native_group_norm")) == 2
+
+
+def node_of(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == op_type)
+
+
+def weight(model: onnx.ModelProto, name: str, change: Callable[[Any], Any]) -> str:
+    """Changes a weight of one node alone."""
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    own = numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name + ".own")
+    model.graph.initializer.append(own)
+    return own.name
+
+
+def scaled(model: onnx.ModelProto) -> onnx.NodeProto:
+    node = node_of(model, "Conv")
+    node.input[1] = weight(model, node.input[1], lambda w: w * np.float32(1.01))
+    return node
+
+
+def other_attribute(model: onnx.ModelProto) -> onnx.NodeProto:
+    node = node_of(model, "MulAdd")
+    node.attribute[0].f = 0.501
+    return node
+
+
+def transposed(model: onnx.ModelProto) -> onnx.NodeProto:
+    node = node_of(model, "Gemm")
+    node.input[1] = weight(model, node.input[1], lambda w: w[::-1].copy())
+    return node
+
+
+def born_nan(model: onnx.ModelProto) -> onnx.NodeProto:
+    node = node_of(model, "Gemm")
+
+    def broken(bias: Any) -> Any:
+        bias[1] = np.nan
+        return bias
+
+    node.input[2] = weight(model, node.input[2], broken)
+    return node
+
+
+@pytest.mark.parametrize("fault", [scaled, other_attribute, transposed, born_nan])
+def test_a_fault_is_found_at_its_node(
+    fault: Callable[[onnx.ModelProto], onnx.NodeProto], net: Net, x: torch.Tensor, path: Path
+) -> None:
+    model = onnx.load(path)
+    node = fault(model)
+    found = custom_ops.debug.compare(net, model, x)
+    assert not found
+    (guilty,) = found.faults
+    assert found.first_fault is guilty
+    assert (guilty.node, guilty.name) == (node.name, node.output[0])
+    assert guilty.node in guilty.nodes
+    assert guilty.details is not None
+    # What comes after only inherits it.
+    after = [v for v in found.values if v.inherited and v.inherited > v.limit and v.ok]
+    assert after or fault is born_nan
+
+
+def test_two_faults(net: Net, x: torch.Tensor, path: Path) -> None:
+    model = onnx.load(path)
+    nodes = [scaled(model).name, transposed(model).name]
+    assert [f.node for f in custom_ops.debug.compare(net, model, x).faults] == nodes
+
+
+def test_the_tolerance_replaces_the_limits(net: Net, x: torch.Tensor, path: Path) -> None:
+    model = onnx.load(path)
+    scaled(model)
+    assert custom_ops.debug.compare(net, model, x, tolerance=10.0)
+    assert not custom_ops.debug.compare(net, path, x, tolerance=0.0)
+
+
+def test_wrong_arguments(net: Net, x: torch.Tensor, path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^compare: module must be a torch\.nn\.Module, got "):
+        custom_ops.debug.compare("net", path, x)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"^compare: model must have the inputs input1, input2, got x; "
+    ):
+        custom_ops.debug.compare(torch.nn.Bilinear(2, 2, 2), path, (x, x))
