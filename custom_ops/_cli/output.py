@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import sys
 import traceback as tracebacks
 import warnings
@@ -14,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from custom_ops._errors import ExportFailed, UnreadableModel, first_line
+from custom_ops._plain import plain
 
 FAILED, WRONG_USAGE = 1, 2
 _WIDTH = 120  # of tables that go to a file or a pipe
@@ -42,7 +42,7 @@ def write(result: dict[str, Any], shown: RenderableType, as_json: bool) -> None:
         as_json: Which of both to write.
     """
     if as_json:
-        print(json.dumps(_plain(result), indent=2, allow_nan=False), file=_stdout())
+        print(json.dumps(plain(result), indent=2, allow_nan=False), file=_stdout())
     else:
         is_text = isinstance(shown, str)
         _console(sys.stdout).print(shown, markup=False, highlight=False, soft_wrap=is_text)
@@ -162,16 +162,3 @@ def _console(file: TextIO) -> Console:
     if not console.is_terminal:
         console.width = _WIDTH
     return console
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value in the types of JSON, which has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)

@@ -1,8 +1,14 @@
 """What a comparison finds: the values, the faults among them, and what found no partner."""
 
+import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from custom_ops.debug import _report
 from custom_ops.debug._metrics import Details, Metrics
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -137,3 +143,37 @@ class Comparison:
     def first_fault(self) -> Fault | None:
         """The first fault in the order of the graph; None where there is none."""
         return self.faults[0] if self.faults else None
+
+    def __str__(self) -> str:
+        return _report.text(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the comparison in the types of JSON, all values and their details included.
+
+        Numbers that are not finite are "nan", "inf" and "-inf", which `float` reads.
+
+        Example:
+            >>> Comparison(values=(), faults=()).as_dict()["ok"]
+            True
+        """
+        return _report.as_dict(self)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Returns the comparison as JSON, as `as_dict` has it.
+
+        Args:
+            path: Where to write it too.
+
+        Example:
+            >>> Comparison(values=(), faults=()).to_json().splitlines()[1]
+            '  "ok": true,'
+        """
+        return _report.to_json(self, path)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """Returns the values as a table of pandas: a row for each, in the order of the graph.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return _report.to_dataframe(self)
