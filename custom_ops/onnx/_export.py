@@ -13,7 +13,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 import custom_ops
 from custom_ops._errors import ExportFailed, first_line
-from custom_ops.onnx import _inputs, _walk
+from custom_ops.onnx import _inputs, _marker, _walk
 from custom_ops.onnx._exporters import EXPORTERS, by_dynamo, by_torchscript
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._kernels import advice
@@ -113,7 +113,8 @@ def export(
         exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
     add_bodies(exported)
     if lowering in ("decomposed", "native"):
-        InlinePass()(exported)  # the bodies of the user's custom nodes
+        # The bodies of the user's custom nodes; a marker stays, as it is asked for by name.
+        InlinePass(criteria=lambda function: function.domain != _marker.DOMAIN)(exported)
     lowered = lower(exported, lowering, chosen)
     RemoveUnusedNodesPass()(lowered)  # TorchScript leaves loops whose results nobody reads
     _stamp(lowered, model, chosen)

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
-from custom_ops.onnx import _nodes, _origin
+from custom_ops.onnx import _marker, _nodes, _origin
 from custom_ops.onnx._model import open_model
 from custom_ops.onnx._nodes import infer_types, our_nodes
 from custom_ops.onnx._reading import ModelLike
@@ -38,6 +38,7 @@ def lower(model: ModelLike, lowering: str, target: Target | None = None) -> ir.M
         raise ValueError(f"lower: lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
     result = open_model(model)
     _nodes.inline_callers(result)
+    _marker.attach_body(result)
     if lowering == "custom":
         omits = target is None or target.takes_omitted_inputs or _nodes.opset_of(result) < 15
         _nodes.complete(result, inputs="none" if omits else "between")
@@ -60,6 +61,8 @@ def lower(model: ModelLike, lowering: str, target: Target | None = None) -> ir.M
 
 def embed(model: ModelLike) -> onnx.ModelProto:
     """Adds to a model the bodies of our ops, so that it runs without our library too.
+
+    The markers of `custom_ops.debug` get theirs.
 
     Args:
         model: Path, bytes or ModelProto with nodes of the domain custom_ops; left as it is.

@@ -10,6 +10,7 @@ from onnxscript import evaluator
 from onnxscript.values import Op as OnnxScriptOp
 from onnxscript.values import Opset
 
+from custom_ops.onnx import _marker
 from custom_ops.onnx._mappings import dynamo as _dynamo
 from custom_ops.onnx._nodes import dtype_name
 from custom_ops.ops._body import DOMAIN, VERSION
@@ -48,6 +49,7 @@ def translation_table(opset_version: int | None = None) -> dict[Any, Callable[..
             overload = _overload(name)
             if overload is not None:
                 table[overload] = _translation(op, mapping)
+    table.update(_marker.translations())
     return _dynamo.table(opset_version, table)
 
 
