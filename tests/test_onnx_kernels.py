@@ -72,6 +72,11 @@ HALF_OF_IF = (
     "y = If (c) <then_branch = t () => (double[N] a) {{ a = {0} (x) }}, "
     "else_branch = e () => (double[N] b) {{ b = Identity (x) }}>"
 )
+OWN, ML = ', "com.microsoft": 1', ', "ai.onnx.ml": 1'
+NCHWC = ', "com.microsoft.nchwc": 1'
+GELU, GELUED = "float[1, 4, 8] x, float[8] b", "float[1, 4, M] y"
+IMAGE, IMAGED = "float[1, 16, 2, 2] x", "float[1, 16, 2, 2] y"
+BLOCKED = "double[1, 16, 2, 2] x", "double[1, 16, 2, 2] y"
 # A fault, the same without it, and what is said of the fault.
 PAIRS = {
     "float64": (
@@ -141,6 +146,39 @@ PAIRS = {
         model("y = com.microsoft.FastGelu (x)", imports=', "com.microsoft": 1'),
         "FastGeluu must be an op of onnxruntime 1.32 at opset 1 of com.microsoft, got a name that "
         "it does not know; write FastGelu, if that is meant",
+    ),
+    "contrib op in float64": (
+        model("y = com.microsoft.Gelu (x)", 18, "double[N] x", "double[N] y", "", OWN),
+        model("y = com.microsoft.Gelu (x)", imports=OWN),
+        "error kernel: y: Gelu in float64 must have a CPU kernel in onnxruntime 1.32 at opset 1 of "
+        "com.microsoft, got kernels for float32; convert it to float32",
+    ),
+    "contrib op for GPUs": (
+        model("y = com.microsoft.BiasSplitGelu (x, b)", 18, GELU, GELUED, "", OWN),
+        model("y = com.microsoft.BiasGelu (x, b)", 18, GELU, GELUED, "", OWN),
+        "error kernel: y: BiasSplitGelu in float32 must have a CPU kernel in onnxruntime 1.32 at "
+        "opset 1 of com.microsoft, got none; write it with other ops, or use a library that has a "
+        "kernel",
+    ),
+    "op of blocked channels": (
+        model("y = com.microsoft.nchwc.ReorderInput (x)", 18, *BLOCKED, "", NCHWC),
+        model("y = com.microsoft.nchwc.ReorderInput (x)", 18, IMAGE, IMAGED, "", NCHWC),
+        "ReorderInput in float64 must have a CPU kernel in onnxruntime 1.32 at opset 1 of "
+        "com.microsoft.nchwc, got kernels for float32",
+    ),
+    "op of machine learning": (
+        model("y = ai.onnx.ml.Binarizer (x)", 18, "double[N] x", "double[N] y", "", ML),
+        model("y = ai.onnx.ml.Binarizer (x)", imports=ML),
+        "Binarizer in float64 must have a CPU kernel in onnxruntime 1.32 at opset 1 of ai.onnx.ml, "
+        "got kernels for float32; convert it to float32",
+    ),
+    "domain without ops": (
+        model(
+            "y = com.microsoft.experimental.Gelu (x)", imports=', "com.microsoft.experimental": 1'
+        ),
+        model("y = com.microsoft.Gelu (x)", imports=OWN),
+        "error unknown-op: y: Gelu must be an op of onnxruntime 1.32 at opset 1 of "
+        "com.microsoft.experimental, got a name that it does not know",
     ),
     "input of a function left out": (
         model(

@@ -1,17 +1,17 @@
 """Compares what the tables of kernels say of onnx's own node models with what releases do to them.
 
-    python tools/check_kernel_tables.py [RELEASE ...] [--torchvision] [--cache FOLDER]
+    python tools/check_kernel_tables.py [RELEASE ...] [--torchvision] [--own] [--cache FOLDER]
 
 Each release (1.17, 1.20, 1.23, 1.27 and 1.32, if none is named) opens a session of every model of
 onnx.backend.test whose opset it takes. A model that loads although an error is predicted is a
 false alarm; one that is refused without is missed, and named. --torchvision takes one model of each
-family of torchvision instead, with random weights, through the TorchScript exporter. Ends with exit
-code 1 where there is a false alarm, or more than 1% is missed.
+family of torchvision instead, with random weights, through the TorchScript exporter; --own the ops
+of the runtime's own domains, each in a model of one node, in every combination of element types.
+There a refusal is missed that is for want of a kernel. Ends with exit code 1 where there is a false
+alarm, or more than 1% is missed.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from releases import CACHE, environment, version
+import own_ops
+from kernel_tables import ask
+from releases import CACHE, environment, load, version
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from doctor_models import inference_in_this_process
@@ -32,7 +34,6 @@ from custom_ops.onnx._kernels.table import table
 from custom_ops.onnx._kernels.typed import SchemaOf
 
 RELEASES = ("1.17", "1.20", "1.23", "1.27", "1.32")
-LOADER = Path(__file__).parent / "load_models.py"
 _MOST_MISSED = 0.01
 _OPSET = 18
 # By model: the shape of its image or video, and whether it takes a list of them.
@@ -93,24 +94,6 @@ def predicted(model: onnx.ModelProto, release: str) -> bool:
     opsets = {_walk.domain(each.domain): each.version for each in model.opset_import}
     verdicts = judge_model(model, SchemaOf(table(release), opsets))
     return any(verdict.outcome is not Outcome.CASTS for verdict in verdicts)
-
-
-def load(python: Path, paths: list[Path]) -> list[str | None]:
-    """Returns what the runtime of a Python says of each model; None where it loads."""
-    said: list[str | None] = []
-    listed = "\n".join(map(str, paths))
-    while len(said) < len(paths):
-        done = subprocess.run(
-            [python, LOADER, str(len(said))],
-            input=listed,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said += [json.loads(line) for line in done.stdout.splitlines()]
-        if len(said) < len(paths):
-            said.append(f"the process ended with {done.returncode}")
-    return said
 
 
 @dataclass(frozen=True)
@@ -175,14 +158,42 @@ def examine(models: dict[str, onnx.ModelProto], release: str, cache: Path, folde
     return Report(version(python), len(taken), len(refused), false_alarms, missed)
 
 
+def examine_own(release: str, cache: Path) -> Report:
+    """Compares the prediction for the runtime's own ops with a release.
+
+    Args:
+        release: Major and minor version.
+        cache: Where the environments are kept.
+    """
+    python = environment(release, cache)
+    newest, known = custom_ops.onnx.RELEASES[release][0], table(release)
+    made = list(own_ops.trials(known, ask(python)["required"], newest))
+    alarms, refused, missed = [], 0, {}
+    for trial, said in zip(made, own_ops.tried(made, python), strict=True):
+        name, taken = str(trial), trial.taken(known)
+        refused += said is not None
+        if not taken and said is None:
+            alarms.append(name)
+        if taken and said is not None and own_ops.lacks_kernel(said):
+            missed[name] = said[:160]
+    return Report(version(python), len(made), refused, sorted(alarms), missed)
+
+
 def main() -> int:
     """Examines the releases that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("release", nargs="*", default=RELEASES, help="as 1.20")
     parser.add_argument("--torchvision", action="store_true", help="its models instead")
+    parser.add_argument("--own", action="store_true", help="the runtime's own ops instead")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the environments are kept")
     arguments = parser.parse_args()
     good = True
+    for release in arguments.release if arguments.own else ():
+        report = examine_own(release, arguments.cache)
+        print(report, flush=True)
+        good = good and bool(report)
+    if arguments.own:
+        return 0 if good else 1
     groups = ({name: each} for name, each in torchvision_models())
     for models in groups if arguments.torchvision else [node_models()]:
         if arguments.torchvision:

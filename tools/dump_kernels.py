@@ -4,7 +4,8 @@
 
 One object of JSON: "schemas" has [domain, op, since, deprecated, inputs, outputs, types,
 attributes], with each input as [name, type string, option] and types as {type string: element
-types}; "kernels" has [domain, op, start, end, types].
+types}; "kernels" has [domain, op, start, end, types]; "required" has [domain, op, since,
+attributes], the attributes that must be given, with their types, as {name: type}.
 """
 
 import json
@@ -12,9 +13,6 @@ from typing import Any
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-# Domains that the runtime rewrites nodes into; no file has them.
-_INTERNAL = ("com.ms.internal.nhwc", "com.microsoft.nchwc")
 
 
 def parameter(given: Any) -> list[str]:
@@ -36,7 +34,15 @@ def main() -> None:
             sorted(schema.attributes),
         ]
         for schema in state.get_all_operator_schema()
-        if schema.domain not in _INTERNAL
+    ]
+    required = [
+        [
+            schema.domain,
+            schema.name,
+            schema.since_version,
+            {n: str(a.type).rpartition(".")[2] for n, a in schema.attributes.items() if a.required},
+        ]
+        for schema in state.get_all_operator_schema()
     ]
     kernels = [
         [
@@ -46,14 +52,10 @@ def main() -> None:
             {name: sorted(set(types)) for name, types in kernel.type_constraints.items()},
         ]
         for kernel in state.get_all_opkernel_def()
-        if kernel.provider == "CPUExecutionProvider" and kernel.domain not in _INTERNAL
+        if kernel.provider == "CPUExecutionProvider"
     ]
-    print(
-        json.dumps(
-            {"version": onnxruntime.__version__, "schemas": schemas, "kernels": kernels},
-            sort_keys=True,
-        )
-    )
+    answer = {"version": onnxruntime.__version__, "schemas": schemas, "kernels": kernels}
+    print(json.dumps({**answer, "required": required}, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 RUNNER = Path(__file__).parent / "run_cases.py"
+LOADER = Path(__file__).parent / "load_models.py"
 CACHE = Path.home() / ".cache" / "custom_ops" / "releases"
 _NUMPY_1 = ("1.17", "1.18")  # built against NumPy 1, and do not start with 2
 
@@ -98,6 +99,24 @@ def version(python: Path) -> str:
     code = "from importlib.metadata import version; print(version('onnxruntime'))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def load(python: Path, paths: list[Path]) -> list[str | None]:
+    """Returns what the runtime of a Python says of each model; None where it loads."""
+    said: list[str | None] = []
+    listed = "\n".join(map(str, paths))
+    while len(said) < len(paths):
+        done = subprocess.run(
+            [python, LOADER, str(len(said))],
+            input=listed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said += [json.loads(line) for line in done.stdout.splitlines()]
+        if len(said) < len(paths):
+            said.append(f"the process ended with {done.returncode}")
+    return said
 
 
 def write_cases(cases: Sequence[Case], folder: Path) -> None:

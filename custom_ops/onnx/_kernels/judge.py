@@ -2,8 +2,7 @@
 
 A node of a domain of ONNX runs where a kernel serves it; else where the body that ONNX defines for
 its op does; else, in float16, where a kernel takes float32, as the runtime puts casts around it. Of
-the runtime's own domains only names, inputs and attributes are judged: some of their ops run
-without a kernel, by bodies that no table has.
+the runtime's own domains the table has a kernel where one of its bodies serves, too.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from custom_ops.onnx._kernels.typed import SchemaOf, TypedNode, flat, typed
 from custom_ops.onnx._walk import STANDARD_DOMAINS
 
 HALF, FLOAT = "tensor(float16)", "tensor(float)"
+_EMPTY_DOMAINS = frozenset({"com.microsoft.experimental"})  # which every release takes, without ops
 _DEEPEST = 8  # bodies within bodies; ONNX's own go three deep
 
 
@@ -113,7 +113,7 @@ def _without_kernel(graph: onnx.GraphProto, schema_of: SchemaOf) -> list[TypedNo
 def _runs(node: TypedNode, schema_of: SchemaOf) -> bool:
     """Returns whether a node runs as it is, or is of a domain that the table says nothing of."""
     domain = _walk.domain(node.node.domain)
-    known = schema_of.table.domains | STANDARD_DOMAINS
+    known = schema_of.table.domains | STANDARD_DOMAINS | _EMPTY_DOMAINS
     if domain not in schema_of.opsets or domain not in known:
         return True
     schema = schema_of(node.node)
@@ -133,10 +133,11 @@ def _settle(nodes: Sequence[TypedNode], schema_of: SchemaOf, depth: int) -> Iter
             yield Verdict(node, Outcome.UNKNOWN)
         elif misfit(node.node, schema):
             yield Verdict(node, Outcome.CALL, schema)
-        elif schema.domain in STANDARD_DOMAINS:  # others may have a body that onnx does not know
+        else:
             key = _alone(node).SerializeToString(deterministic=True)
             keys[id(node)] = key
-            queries.setdefault(key, node)
+            if schema.domain in STANDARD_DOMAINS:  # of others onnx knows no bodies
+                queries.setdefault(key, node)
     inside = {
         key: _without_kernel(body, schema_of)
         for key, body in zip(queries, _bodies(queries.values(), schema_of, depth), strict=True)

@@ -106,10 +106,10 @@ class Table:
 
     Args:
         release: Major and minor version, as "1.20"; one of the table.
+        content: What the file has.
     """
 
-    def __init__(self, release: str) -> None:
-        content = _content()
+    def __init__(self, release: str, content: Mapping[str, Any]) -> None:
         bit = 1 << content["releases"].index(release)
         self.release = release
         self._schemas: dict[tuple[str, str], list[Schema]] = {}
@@ -148,7 +148,7 @@ class Table:
 @functools.cache
 def table(release: str) -> Table:
     """Returns the table of a release."""
-    return Table(release)
+    return Table(release, _content())
 
 
 def _schema(
