@@ -352,6 +352,9 @@ TYPES = [
     row("node-sizes", "the columns of Gemm", parsed("y = Gemm(x, q)", "float[2, 2] x, float[3, 2] q", "float[2, 2] y"), parsed("y = Gemm(x, q)", "float[2, 2] x, float[2, 2] q", "float[2, 2] y"), 2 * ONES, feeds={"x": ONES, "q": ONES}),
     row("node-sizes", "the elements of Reshape", with_tensor(parsed("y = Reshape(x, s)"), ("s", [3])), with_tensor(parsed("y = Reshape(x, s)"), ("s", [2])), X),
     row("node-sizes", "the elements of Reshape, one open", with_tensor(parsed("y = Reshape(x, s)", outputs="float[A, B] y"), ("s", [-1, 3])), with_tensor(parsed("y = Reshape(x, s)", outputs="float[A, B] y"), ("s", [-1, 2])), X[None]),
+    row("node-sizes", "in a loop", with_tensor(loop("w = Reshape(v, s)"), ("s", [3])), with_tensor(loop("w = Reshape(v, s)"), ("s", [2])), X, feeds=ONCE),
+    row("node-sizes", "in a branch that does not run", with_tensor(branch("o = Reshape(x, s)"), ("s", [3])), with_tensor(branch("o = Reshape(x, s)"), ("s", [2])), -X, feeds={"x": X, "c": np.array(False)}),
+    row("node-sizes", "in a function", function("s = Constant <value = int64[1] {3}> () y = Reshape(x, s)"), function("s = Constant <value = int64[1] {2}> () y = Reshape(x, s)"), X),
     row("declared-type", "of an output", parsed("y = Relu(x)", outputs="int64[2] y"), RELU, POSITIVE),
     row("declared-type", "of a value", edited(CHAIN, lambda m: m.graph.value_info.append(info("t", TensorProto.INT64, 2))), CHAIN, -POSITIVE),
     row("declared-type", "of a branch's output", edited(branch("o = Abs(x)"), lambda m: setattr(graph_of(m).output[0].type.tensor_type, "elem_type", TensorProto.INT64)), branch("o = Abs(x)"), np.abs(X), feeds=YES),
@@ -455,6 +458,14 @@ DROPOUT = parsed("y = Dropout(x, r, t)")
 DROP = (("r", np.float32(0)), ("t", True))
 NARROW = parsed("i = Cast <to = 6> (c) f = Cast <to = 1> (i) y = Add(x, f)")
 OPEN = "float[N, 4] x", "float[A, B] y"
+OPEN_BRANCH = (
+    "z = If (c) <then_branch = chosen () => (float[A, B] o) { o = Reshape(x, s) }, "
+    "else_branch = other () => (float[N, 4] p) { p = Neg(x) }> y = Identity(z)"
+)
+OPEN_FUNCTION = (
+    '<domain: "f", opset_import: ["": 17]> F (x) => (y) '
+    "{{ s = Constant <value = int64[2] {{{}, 4}}> () y = Reshape(x, s) }} "
+)
 FOUR = np.arange(4, dtype=np.float32)[None]
 STATE = np.zeros((1, 1, 2), np.float32)
 RECURRENT = parsed(
@@ -468,6 +479,8 @@ TRAPS = [
     row("int-overflow", "2^40", with_tensor(NARROW, ("c", [2**40])), with_tensor(NARROW, ("c", [0])), X),
     row("fixed-batch", "the whole shape", with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [1, 4])), with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [-1, 4])), FOUR, feeds={"x": FOUR}),
     row("fixed-batch", "the first size", with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [1, -1])), with_tensor(parsed("y = Reshape(x, s)", *OPEN), ("s", [0, 4])), FOUR, feeds={"x": FOUR}),
+    row("fixed-batch", "in a branch", with_tensor(parsed(OPEN_BRANCH, "float[N, 4] x, bool c", "float[A, B] y"), ("s", [1, 4])), with_tensor(parsed(OPEN_BRANCH, "float[N, 4] x, bool c", "float[A, B] y"), ("s", [-1, 4])), FOUR, feeds={"x": FOUR, "c": np.array(True)}),
+    row("fixed-batch", "in a function", parsed("y = f.F(x)", *OPEN, imports=', "f": 1', functions=OPEN_FUNCTION.format(1)), parsed("y = f.F(x)", *OPEN, imports=', "f": 1', functions=OPEN_FUNCTION.format(-1)), FOUR, feeds={"x": FOUR}),
     row("fixed-batch", "of a constant beside it", with_tensor(parsed("y = Concat <axis = 1> (x, s)", *OPEN), ("s", FOUR)), with_tensor(parsed("s = Mul(x, one) y = Concat <axis = 1> (x, s)", *OPEN), ("one", np.float32(1))), np.concatenate([FOUR, FOUR], 1), feeds={"x": FOUR}),
     row("fixed-batch", "of a state", with_tensor(RECURRENT, *UNIT, ("h", STATE)), with_tensor(parsed("y = RNN <hidden_size = 2> (x, w, r)", "float[T, N, 2] x", "float[T, 1, N, 2] y"), *UNIT), np.zeros((1, 1, 1, 2)), feeds={"x": ROW[None]}),
     row("training-mode", "BatchNormalization", with_tensor(NORM, *STATS), with_tensor(EVAL_NORM, *STATS), np.ones((3, 2)), feeds={"x": np.ones((3, 2), np.float32)}),
@@ -517,6 +530,8 @@ def added(call: str) -> onnx.ModelProto:
     return parsed(call, imports=', "f": 1', functions=TWO.format("a, b", "y", "y = Add(a, b)"))
 
 
+OWN = ', "com.microsoft": 1'
+GELU = np.array([0.841344746, -0.045500264], np.float32)
 KERNELS = [
     row("unknown-op", "no such op", parsed("y = Reluu(x)"), RELU, POSITIVE),
     row("unknown-op", "of a newer opset", parsed("y = Mish(x)"), parsed("y = Mish(x)", opset=18), X * np.tanh(np.log1p(np.exp(X)))),
@@ -526,6 +541,10 @@ KERNELS = [
     row("kernel", "float64", parsed("y = Asinh(x)", "double[2] x", "double[2] y"), parsed("y = Asinh(x)"), np.arcsinh(X)),
     row("kernel", "in a body", function("t = Cast<to = 11>(x) u = Asinh(t) y = Cast<to = 1>(u)"), function("y = Asinh(x)"), np.arcsinh(X)),
     row("kernel", "in a branch", branch("t = Cast<to = 11>(x) u = Asinh(t) o = Cast<to = 1>(u)"), branch("o = Asinh(x)"), np.arcsinh(X), feeds=YES),
+    row("kernel", "of onnxruntime's own op", parsed("t = Cast<to = 11>(x) u = com.microsoft.Gelu(t) y = Cast<to = 1>(u)", imports=OWN), parsed("y = com.microsoft.Gelu(x)", imports=OWN), GELU),
+    row("kernel", "of onnxruntime's own op that only GPUs have", parsed("y = com.microsoft.BiasAdd(x, b, x)", "float[1, 1, 2] x, float[2] b", "float[1, 1, 2] y", imports=OWN), parsed("t = Add(x, b) y = Add(t, x)", "float[1, 1, 2] x, float[2] b", "float[1, 1, 2] y"), [[3 * X]], feeds={"x": X[None, None], "b": X}),
+    row("kernel-casts", "of onnxruntime's own op", parsed("t = Cast<to = 10>(x) u = com.microsoft.QuickGelu(t) y = Cast<to = 1>(u)", imports=OWN), parsed("y = com.microsoft.QuickGelu(x)", imports=OWN), [0, 0], feeds={"x": 0 * X}),
+    row("unknown-op", "of a domain that has none", parsed("y = com.microsoft.experimental.Gelu(x)", imports=', "com.microsoft.experimental": 1'), parsed("y = com.microsoft.Gelu(x)", imports=OWN), GELU),
     row("kernel-casts", "float16", parsed("t = Cast<to = 10>(x) u = Ceil(t) y = Cast<to = 1>(u)"), parsed("y = Ceil(x)"), X),
     row("function-overloads", "of one name", called("F", "other"), called("G", ""), np.array([0, 2])),
     row("function-outputs", "the last", ONE_OUTPUT, edited(ONE_OUTPUT, lambda m: m.graph.node[0].output.append("")), -X),

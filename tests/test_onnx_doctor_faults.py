@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from doctor_models import FAULTS, RELU, Fault, inference_in_this_process, nested, parsed
+from doctor_models import DECOMPOSED, FAULTS, RELU, Fault, inference_in_this_process, nested, parsed
 from onnx import helper
 from work import calls
 
@@ -118,6 +118,84 @@ def test_deep_models_end_no_process() -> None:
         if len(deep.SerializeToString()) > 10**5:
             break
     assert all(f.code == "shadowed-value" for f in custom_ops.onnx.doctor(deep, INSTALLED).findings)
+
+
+CONTRADICTIONS = (
+    "a = Add(x, i) b = MatMul(x, q) d = Add(x, p) e = And(x, x) f = Relu(b) "
+    "g = If (c) <then_branch = t () => (float[2] o) { o = Add(x, p) }, "
+    "else_branch = s () => (float[2] o) { o = Identity(x) }> y = Relu(x)"
+)
+
+
+def test_every_contradiction_is_a_finding() -> None:
+    """Of types and of shapes, in the graph and inside; but not what only follows from one."""
+    given = "float[2] x, float[3] p, float[3, 3] q, int64[2] i, bool c"
+    report = custom_ops.onnx.doctor(parsed(CONTRADICTIONS, given), INSTALLED)
+    found = [finding.where for finding in report.findings if finding.code == "node-types"]
+    assert sorted(found) == ["a", "b", "d", "e", "o"]
+    sound = CONTRADICTIONS.replace("(x, q)", "(q, q)").replace("(x, p)", "(x, x)")
+    sound = sound.replace("(x, i)", "(x, x)").replace("And(x, x)", "And(c, c)")
+    assert custom_ops.onnx.doctor(parsed(sound, given), INSTALLED).findings == ()
+
+
+def test_an_op_of_another_domain_hides_no_contradiction() -> None:
+    body = "z = custom_ops.MulAdd(x, x) t = Neg(z) u = Add(t, p) v = Add(x, p) y = Relu(x)"
+    model = parsed(body, "float[2] x, float[3] p", imports=', "custom_ops": 1')
+    library = [custom_ops.get_library_path()]
+    (found,) = custom_ops.onnx.doctor(model, INSTALLED, library).findings
+    assert (found.where, found.code) == ("v", "node-types")
+    model.graph.value_info.append(helper.make_tensor_value_info("z", 1, [2]))
+    report = custom_ops.onnx.doctor(model, INSTALLED, library)
+    assert [found.where for found in report.findings] == ["u", "v"]
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 2
+    assert custom_ops.onnx.doctor(model, INSTALLED, library).findings == ()
+
+
+def test_contradictions_in_functions_name_the_node_there() -> None:
+    body, calls = "t = Add(x, p) y = Relu(x)", "z = f.F(x, p) y = f.F(z, p)"
+    text = f'<domain: "f", opset_import: ["": 17]> F (x, p) => (y) {{ {body} }}'
+    model = parsed(calls, "float[2] x, float[3] p", imports=', "f": 1', functions=text)
+    (found,) = custom_ops.onnx.doctor(model, INSTALLED).findings
+    assert (found.where, found.code) == ("t", "node-types")
+    assert "that fit in function 'F', got: Incompatible dimensions" in found.sentence
+
+
+@pytest.mark.parametrize(("kind", "count"), [("float[3]", 1_000), ("int64[2]", 1_000)])
+def test_many_contradictions_are_ten_findings(kind: str, count: int) -> None:
+    model = parsed("y = Relu(x)", f"float[2] x, {kind} p")
+    nodes = [helper.make_node("Add", ["x", "p"], [f"v{i}"]) for i in range(count)]
+    model.graph.node.extend(nodes)
+    found = custom_ops.onnx.doctor(model, INSTALLED).findings
+    assert [finding.where for finding in found] == [f"v{i}" for i in range(10)]
+    assert ("(and in 990 more nodes)" in found[-1].sentence) == (kind == "float[3]")
+
+
+def test_one_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of onnx, where no node asks for the body of an op; each costs half a second."""
+    run, started = _guarded._in_child, []
+
+    def counted(action: str, model: bytes, seconds: float) -> bytes:
+        started.append(action)
+        return run(action, model, seconds)
+
+    monkeypatch.setattr(_guarded, "_in_child", counted)
+    assert custom_ops.onnx.doctor(DECOMPOSED, INSTALLED).findings == ()
+    assert started == ["several"]
+
+
+def test_what_ends_the_process_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _guarded._in_child
+
+    def crashing(action: str, model: bytes, seconds: float) -> bytes:
+        actions = {node.op_type for node in onnx.load_from_string(model).graph.node}
+        if "check" in actions:
+            raise _guarded.Refused("crashed")
+        return run(action, model, seconds)
+
+    monkeypatch.setattr(_guarded, "_in_child", crashing)
+    model = parsed("y = Add(x, p)", "float[2] x, float[3] p")
+    (found,) = custom_ops.onnx.doctor(model, INSTALLED).findings
+    assert found.code == "node-types"
 
 
 def test_what_hinders_inference_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,10 @@ class Refused(Exception):
     """What onnx said of a model, or that a limit was reached."""
 
 
+class Said(Refused):
+    """What onnx said of a model."""
+
+
 def infer_shapes(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
     """Returns a model with the types and shapes that onnx infers, without its large weights.
 
@@ -54,15 +58,56 @@ def check_types(model: onnx.ModelProto, seconds: float = SECONDS) -> None:
     _run("infer-strictly", model, seconds)
 
 
-def contradiction(model: onnx.ModelProto, seconds: float = SECONDS) -> tuple[str, onnx.ModelProto]:
-    """Returns what strict inference says, "" where nothing is wrong, and what `infer_shapes` does.
+def contradictions(answer: bytes) -> tuple[str, onnx.ModelProto]:
+    """Reads an answer to "contradictions": what strict inference says, and what it infers.
 
-    Raises:
-        Refused: onnx crashed, or did not end.
+    In what it says, each contradiction is in a line of its own; "" where nothing is wrong.
     """
-    length, _, rest = _run("contradiction", model, seconds).partition(b"\n")
+    length, _, rest = answer.partition(b"\n")
     said, inferred = rest[: int(length)], rest[int(length) :]
     return said.decode(errors="replace"), onnx.load_from_string(inferred)
+
+
+def several(
+    requests: Sequence[tuple[str, onnx.ModelProto]], seconds: float = SECONDS
+) -> list["bytes | Refused"]:
+    """Returns what comes of actions on models, in one process as long as none ends it.
+
+    Args:
+        requests: Names of actions of the child, as "check", each with its model.
+        seconds: How long all of them may take; where they take longer, how long each may.
+
+    Returns:
+        For each the answer, or why there is none.
+    """
+    if not requests:
+        return []
+    answers: dict[int, bytes | Refused] = {}
+    carrier = onnx.ModelProto(ir_version=10)
+    for number, (action, model) in enumerate(requests):
+        try:
+            bare = _bare(action, model)
+        except Refused as refused:
+            answers[number] = refused
+            continue
+        node = carrier.graph.node.add(op_type=action, name=str(number))
+        node.attribute.add(name="model", type=onnx.AttributeProto.STRING, s=bare)
+    try:
+        if carrier.graph.node:
+            carrier.ParseFromString(_in_child("several", carrier.SerializeToString(), seconds))
+    except Refused as refused:
+        if len(carrier.graph.node) == 1:
+            answers[int(carrier.graph.node[0].name)] = refused
+            del carrier.graph.node[:]
+        for node in carrier.graph.node:  # one can crash onnx: the others shall not suffer
+            number = int(node.name)
+            (answers[number],) = several([requests[number]], seconds)
+        del carrier.graph.node[:]
+    for node in carrier.graph.node:
+        answer = node.attribute[0]
+        said = answer.s.decode(errors="replace")
+        answers[int(node.name)] = Said(said) if answer.name == "refused" else answer.s
+    return [answers[number] for number in range(len(requests))]
 
 
 def inline(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
@@ -72,15 +117,6 @@ def inline(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
         Refused: onnx raised, crashed, or did not end.
     """
     return onnx.load_from_string(_run("inline", model, seconds))
-
-
-def flatten(model: onnx.ModelProto, seconds: float = SECONDS) -> onnx.ModelProto:
-    """Returns a model with its functions inlined, and the types and shapes that onnx infers.
-
-    Raises:
-        Refused: onnx raised, crashed, or did not end.
-    """
-    return onnx.load_from_string(_run("flatten", model, seconds))
 
 
 def expand(
@@ -114,13 +150,21 @@ def expand(
 
 
 def _run(action: str, model: onnx.ModelProto, seconds: float) -> bytes:
+    return _in_child(action, _bare(action, model), seconds)
+
+
+def _bare(action: str, model: onnx.ModelProto) -> bytes:
+    """Returns what a child gets of a model.
+
+    Raises:
+        Refused: It would not end.
+    """
     count = expanded_nodes(model)
     if count is None:
         raise Refused("functions must not call themselves, got a recursion")
     if count > MOST_NODES:
         raise Refused(f"functions must expand to at most {MOST_NODES:,} nodes, got {count:,}")
-    bare = without_large_weights(model, action != "check").SerializeToString()
-    return _in_child(action, bare, seconds)
+    return bytes(without_large_weights(model, action != "check").SerializeToString())
 
 
 def _in_child(action: str, model: bytes, seconds: float) -> bytes:

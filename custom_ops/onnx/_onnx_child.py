@@ -4,6 +4,7 @@ Reads a message from stdin and writes what came of it to stdout. It imports onnx
 starts fast.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,11 @@ from typing import Any
 import onnx
 import onnx.inliner
 import onnx.shape_inference
+
+_SEVERAL = "Inference error(s)"
+_MISSING = "[TypeInferenceError]"
+_MOST_TYPES = 10  # that are looked for, since each is a run of its own
+_KNOWN = frozenset({"ai.onnx", *(schema.domain for schema in onnx.defs.get_all_schemas())})
 
 
 def _check(model: onnx.ModelProto) -> bytes:
@@ -28,14 +34,76 @@ def _infer_strictly(model: onnx.ModelProto) -> bytes:
     return b""
 
 
-def _contradiction(model: onnx.ModelProto) -> bytes:
-    said = ""
-    try:
-        _infer_strictly(model)
-    except Exception as error:
-        said = str(error)
-    message = said.encode()
-    return b"%d\n%s%s" % (len(message), message, _infer(model))
+def _contradictions(model: onnx.ModelProto) -> bytes:
+    """Returns what is wrong with the nodes, which have names of their own, and `_infer`.
+
+    Inference says all of shapes that contradict, but stops at the first type that does, so that
+    node is put aside and inference starts again; and where it meets an op that it does not know it
+    says nothing of shapes, so those are put aside first. What it says of missing types is left out,
+    as it follows from that, or from a node that is named already.
+    """
+    inferred = _infer(model)
+    own = {(function.domain, function.name) for function in model.functions}
+    _put_aside(model, lambda n: n.domain not in _KNOWN and (n.domain, n.op_type) not in own)
+    said: list[str] = []
+    for _ in range(_MOST_TYPES):
+        try:
+            _infer_strictly(model)
+        except Exception as error:
+            said.append(str(error))
+        else:
+            break
+        names = re.findall(r"node name: ([^)]*)\)", said[-1])
+        if _SEVERAL in said[-1] or not names or not _put_aside(model, _called(names[-1])):
+            break
+    lines = [line for text in said for line in text.splitlines() if _MISSING not in line]
+    message = "\n".join(lines).encode()
+    return b"%d\n%s%s" % (len(message), message, inferred)
+
+
+def _called(name: str) -> Callable[[onnx.NodeProto], bool]:
+    return lambda node: bool(node.name == name)
+
+
+def _put_aside(model: onnx.ModelProto, chosen: Callable[[onnx.NodeProto], bool]) -> bool:
+    """Removes nodes, whose outputs become inputs, and returns whether there are any."""
+    waiting = [(scope, scope) for scope in (model.graph, *model.functions)]
+    found = False
+    while waiting:
+        scope, outer = waiting.pop()
+        aside = [node for node in scope.node if chosen(node)]
+        kept = [node for node in scope.node if not chosen(node)] if aside else scope.node
+        for node in kept:
+            for attribute in node.attribute:
+                inside = [attribute.g] if attribute.HasField("g") else attribute.graphs
+                waiting += [(graph, outer) for graph in inside]
+        if not aside:
+            continue
+        found = True
+        types = {value.name: value for value in getattr(scope, "value_info", ())}
+        for name in {name for node in aside for name in node.output if name}:
+            if isinstance(outer, onnx.FunctionProto):
+                outer.input.append(name)
+            else:
+                outer.input.append(types.get(name, onnx.ValueInfoProto(name=name)))
+        copies = type(scope)(node=kept).node
+        del scope.node[:]
+        scope.node.extend(copies)
+    return found
+
+
+def _several(model: onnx.ModelProto) -> bytes:
+    """Does what each node says: the action is its op, and the model its attribute.
+
+    Puts there what came of it, or what was said.
+    """
+    for request in model.graph.node:
+        try:
+            answer = ACTIONS[request.op_type](onnx.load_from_string(request.attribute[0].s))
+        except Exception as error:
+            request.attribute[0].name, answer = "refused", str(error).encode()
+        request.attribute[0].s = answer
+    return bytes(model.SerializeToString())
 
 
 def _inline(model: onnx.ModelProto) -> bytes:
@@ -99,10 +167,11 @@ ACTIONS: dict[str, Callable[[onnx.ModelProto], bytes]] = {
     "check": _check,
     "infer": _infer,
     "infer-strictly": _infer_strictly,
-    "contradiction": _contradiction,
+    "contradictions": _contradictions,
     "inline": _inline,
     "flatten": _flatten,
     "expand": _expand,
+    "several": _several,
 }
 
 

@@ -1,6 +1,5 @@
 """Types and shapes as onnx infers them from the inputs alone, and where they contradict."""
 
-import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,27 +18,44 @@ _KIND = re.compile(r"\[\w+Error\]\s*|Inference error\(s\):\s*")
 
 
 @dataclass(frozen=True)
+class Contradiction:
+    """What onnx says of a node whose types or shapes do not fit.
+
+    Attributes:
+        node: The number of the node, among all of the model in order.
+        said: What does not fit.
+    """
+
+    node: int
+    said: str
+
+
+@dataclass(frozen=True)
 class Inference:
     """What onnx infers where it does not believe what a model declares.
 
     Attributes:
-        refusal: The first contradiction; "" where there is none.
-        node: The number of its node, among all of the model in order; None where it is not known.
+        contradictions: In the order of the nodes, each node once.
         model: The model with the types and shapes that were inferred, without its large weights.
     """
 
-    refusal: str
-    node: int | None
+    contradictions: tuple[Contradiction, ...]
     model: onnx.ModelProto
 
-    @functools.cached_property
-    def shapes(self) -> dict[str, Shape]:
-        """The shapes of the values of the graph that have one, initializers included."""
-        graph = self.model.graph
-        values = (*graph.input, *graph.value_info, *graph.output)
-        found = {value.name: shape(value.type) for value in values}
-        found |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        return {name: each for name, each in found.items() if each is not None}
+
+def number(name: str) -> int | None:
+    """Returns the number of the node that has a name in a model of `afresh`, inlined or not."""
+    digits = re.match(rf"{_NAME}(\d+)", name)
+    return int(digits[1]) if digits else None
+
+
+def shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
+    """Returns the shapes of the values of a graph that have one, initializers included."""
+    found = {
+        value.name: shape(value.type) for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    found |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def shape(given: onnx.TypeProto) -> Shape | None:
@@ -52,26 +68,24 @@ def shape(given: onnx.TypeProto) -> Shape | None:
     ]
 
 
-def infer_afresh(model: onnx.ModelProto, order: Sequence[int]) -> Inference:
-    """Returns what onnx infers from the inputs and the nodes of a model.
+def afresh(model: onnx.ModelProto, order: Sequence[int]) -> onnx.ModelProto:
+    """Returns a model from which onnx infers by the inputs and the nodes alone.
 
-    What the model declares of other values is kept only where their op is not onnx's.
+    What the model declares of other values is kept only where their op is not onnx's. The nodes
+    are called by their numbers.
 
     Args:
         model: The model; left as it is.
         order: In which the nodes of its graph can be sorted.
-
-    Raises:
-        Refused: onnx crashed, or did not end.
     """
     bare = _guarded.without_large_weights(model)
     bodies = _guarded.functions(model)
-    number = 0
+    count = 0
     for scope in _walk.scopes(bare):
         foreign = set()
         for node in scope.node:
-            node.name = f"{_NAME}{number}"
-            number += 1
+            node.name = f"{_NAME}{count}"
+            count += 1
             domain = _walk.domain(node.domain)
             if domain not in STANDARD_DOMAINS and _guarded.function_key(node) not in bodies:
                 foreign.update(node.output)
@@ -89,11 +103,20 @@ def infer_afresh(model: onnx.ModelProto, order: Sequence[int]) -> Inference:
                 if value.name not in foreign:
                     value.ClearField("type")
     _reorder(bare.graph, order)
-    said, inferred = _guarded.contradiction(bare)
+    return bare
+
+
+def read(answer: bytes, order: Sequence[int]) -> Inference:
+    """Reads what "contradictions" of `_guarded.several` answers to `afresh`."""
+    said, inferred = _guarded.contradictions(answer)
     _reorder(inferred.graph, sorted(range(len(order)), key=order.__getitem__))
-    numbers = [int(found) for found in _NODE.findall(said) if found]
-    lines = _KIND.sub("", _NODE.sub("", said)).strip().splitlines()
-    return Inference(lines[0] if lines else "", numbers[0] if numbers else None, inferred)
+    found: dict[int, str] = {}
+    for line in said.splitlines():
+        numbers = [int(each) for each in _NODE.findall(line) if each]
+        text = _KIND.sub("", _NODE.sub("", line)).strip()
+        if text and numbers:
+            found.setdefault(numbers[-1], text)  # the innermost
+    return Inference(tuple(Contradiction(*item) for item in sorted(found.items())), inferred)
 
 
 def _reorder(graph: onnx.GraphProto, order: Sequence[int]) -> None:

@@ -10,9 +10,9 @@ import onnx
 
 from custom_ops.onnx import _external, _guarded, _walk
 from custom_ops.onnx._doctor import edges, inference
-from custom_ops.onnx._kernels.judge import Verdict, judge_model
+from custom_ops.onnx._kernels.judge import Verdict, judge
 from custom_ops.onnx._kernels.table import table
-from custom_ops.onnx._kernels.typed import SchemaOf
+from custom_ops.onnx._kernels.typed import SchemaOf, flat_request
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._targets import Target
 
@@ -119,20 +119,50 @@ class Subject:
     @functools.cached_property
     def verdicts(self) -> list[Verdict]:
         """What becomes of the nodes that do not just run on the target, functions inlined."""
-        if self.opsets.get("", 0) > self.target.opset:
-            return []  # the file is refused before its nodes are looked at
-        model = self.model
-        if self.libraries and model.functions:  # a library may have a kernel in place of a body
-            model = _guarded.without_large_weights(model)
-            del model.functions[:]
-        return judge_model(model, self.schema_of)
+        answer = self._answers.get("types")
+        if answer is None:
+            return []
+        known = self.model  # where onnx does not manage: by the types that the model declares
+        if isinstance(answer, bytes):
+            known = onnx.load_from_string(answer)
+        return list(judge(known.graph, self.schema_of))
 
     @functools.cached_property
-    def inference(self) -> inference.Inference | _guarded.Refused:
-        """What inference says where it does not believe what the model declares."""
-        if any(f.undefined or f.cycle() or (f.late() and not f.sorts_itself) for f in self.frames):
-            return _guarded.Refused("values must be defined before their use, got others")
-        try:
-            return inference.infer_afresh(self.model, self.frames[0].order())
-        except _guarded.Refused as refused:
-            return refused
+    def inference(self) -> inference.Inference | None:
+        """What inference says where it does not believe what the model declares, if it ends."""
+        answer = self._answers.get("shapes")
+        if answer is None or isinstance(answer, _guarded.Refused):
+            return None
+        return inference.read(answer, self.frames[0].order())
+
+    @functools.cached_property
+    def inlined(self) -> onnx.ModelProto | None:
+        """The model of `inference` with its functions inlined, if it has any and inference ends."""
+        answer = self._answers.get("inlined")
+        return onnx.load_from_string(answer) if isinstance(answer, bytes) else None
+
+    @property
+    def checked(self) -> str:
+        """What onnx's checker says of the model; "" if nothing, or if it does not end."""
+        answer = self._answers["check"]
+        return str(answer) if isinstance(answer, _guarded.Said) else ""
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, bytes | _guarded.Refused]:
+        """What onnx says, asked at once, as each start of a process takes its time."""
+        requests = {"check": ("check", self.model)}
+        if self.opsets.get("", 0) <= self.target.opset:  # else the file is refused before its nodes
+            model = self.model
+            if self.libraries and model.functions:  # a library may have a kernel in place of a body
+                model = _guarded.without_large_weights(model)
+                del model.functions[:]
+            requests["types"] = flat_request(model)
+        broken = (
+            f.undefined or f.cycle() or (f.late() and not f.sorts_itself) for f in self.frames
+        )
+        if not any(broken):
+            afresh = inference.afresh(self.model, self.frames[0].order())
+            requests["shapes"] = "contradictions", afresh
+            if afresh.functions:
+                requests["inlined"] = flat_request(afresh)
+        return dict(zip(requests, _guarded.several(list(requests.values())), strict=True))

@@ -64,6 +64,14 @@ def kind(type_: onnx.TypeProto | None) -> Kind:
     return element and f"{'seq' if which == 'sequence_type' else 'optional'}({element})"
 
 
+def type_of(kind: Kind) -> onnx.TypeProto | None:
+    """Returns the type, without a shape, that the runtime writes so; None where it is not known."""
+    if kind in _NUMBERS:
+        return onnx.helper.make_tensor_type_proto(_NUMBERS[kind], None)
+    element = type_of(kind[4:-1]) if kind and kind.startswith("seq(") else None
+    return onnx.helper.make_sequence_type_proto(element) if element is not None else None
+
+
 def _tensor(element: int) -> Kind:
     return f"tensor({_NAMES[element]})" if element in _NAMES and element else None
 
@@ -130,24 +138,34 @@ def _pass_on(node: onnx.NodeProto, schema: Schema, types: Types) -> None:
             continue
         allowed = schema.types.get(formal.type_string, (formal.type_string,))
         found = bound.get(formal.type_string) or (allowed[0] if len(allowed) == 1 else None)
-        if found in _NUMBERS:
-            types[name] = onnx.helper.make_tensor_type_proto(_NUMBERS[found], None)
+        passed = type_of(found)
+        if passed is not None:
+            types[name] = passed
 
 
 def flat(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a model with its functions inlined and all types that onnx infers.
 
-    The runtime reads a body by the opset of the model, so the bodies get that here: onnx leaves
-    functions of another opset where they are.
-
     Raises:
         Refused: onnx does not manage.
     """
+    (answer,) = _guarded.several([flat_request(model)])
+    if isinstance(answer, _guarded.Refused):
+        raise answer
+    return onnx.load_from_string(answer)
+
+
+def flat_request(model: onnx.ModelProto) -> tuple[str, onnx.ModelProto]:
+    """Returns what `flat` asks of `_guarded.several`.
+
+    The runtime reads a body by the opset of the model, so the bodies get that here: onnx leaves
+    functions of another opset where they are.
+    """
     if not model.functions:
-        return _guarded.infer_shapes(model)
+        return "infer", model
     versions = {_walk.domain(each.domain): each.version for each in model.opset_import}
     copy = _guarded.without_large_weights(model)
     for function in copy.functions:
         for each in function.opset_import:
             each.version = versions.get(_walk.domain(each.domain), each.version)
-    return _guarded.flatten(copy)
+    return "flatten", copy

@@ -9,29 +9,30 @@ from custom_ops.onnx import _walk
 from custom_ops.onnx._doctor import data
 from custom_ops.onnx._doctor.edges import Frame
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import Inference, Shape
-from custom_ops.onnx._doctor.rules import values
+from custom_ops.onnx._doctor.inference import Shape
 from custom_ops.onnx._doctor.rules.rule import Rule
+from custom_ops.onnx._doctor.sized import sized
 from custom_ops.onnx._doctor.subject import Subject
 
 
 def node_sizes(subject: Subject) -> Iterator[Finding]:
     """The channels of Conv and Gemm fit their weights, and Reshape keeps the number of elements."""
-    if not isinstance(subject.inference, Inference):
-        return
-    shapes, frame = subject.inference.shapes, subject.frames[0]
-    for node in frame.scope.node:
+    seen: set[int] = set()
+    for each in sized(subject):
+        node = each.node
         if node.domain not in _walk.DEFAULT_DOMAINS or len(node.input) < 2:
             continue
-        inputs = [shapes.get(name) for name in node.input[:2]]
-        attributes = {each.name: each.i for each in node.attribute}
-        wanted, got = _sizes(subject, frame, node, inputs, attributes)
-        if got:
+        inputs = [each.shapes.get(name) for name in node.input[:2]]
+        attributes = {given.name: given.i for given in node.attribute}
+        wanted, got = _sizes(subject, each.frame, node, inputs, attributes)
+        if got and id(each.located.node) not in seen:
+            seen.add(id(each.located.node))
+            when = ", where this branch runs" if each.chosen else ""
             yield Finding(
-                Severity.ERROR,
+                Severity.WARNING if each.chosen else Severity.ERROR,
                 "node-sizes",
-                values.called(frame, node),
-                f"{node.op_type} must have {wanted}, got {got}",
+                each.located.name,
+                f"{node.op_type} must have {wanted}{when}, got {got}",
                 "look at the shapes with custom-ops inspect --graph, and export again",
             )
 

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 
 from custom_ops.onnx import _walk
-from custom_ops.onnx._doctor import data
+from custom_ops.onnx._doctor import data, inference
 from custom_ops.onnx._doctor.edges import Frame
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import Inference, Shape
 from custom_ops.onnx._doctor.rules import values
 from custom_ops.onnx._doctor.rules.rule import Rule
+from custom_ops.onnx._doctor.sized import Shapes, sized
 from custom_ops.onnx._doctor.subject import Subject
 
 _INT32 = np.iinfo(np.int32)
@@ -23,7 +23,7 @@ def float64_left(subject: Subject) -> Iterator[Finding]:
     """A model whose inputs are float32 computes nothing in float64."""
     graph = subject.model.graph
     ends = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    if _FLOAT not in ends or _DOUBLE in ends or not isinstance(subject.inference, Inference):
+    if _FLOAT not in ends or _DOUBLE in ends or subject.inference is None:
         return
     names = []
     for scope in _walk.within(subject.inference.model.graph):
@@ -72,20 +72,18 @@ def int_overflow(subject: Subject) -> Iterator[Finding]:
 
 def fixed_batch(subject: Subject) -> Iterator[Finding]:
     """No size is baked in where an input leaves it open."""
-    if not isinstance(subject.inference, Inference):
-        return
-    shapes, graph = subject.inference.shapes, subject.model.graph
-    frame = subject.frames[0]
-    open_sizes = {size for each in graph.input for size in shapes.get(each.name, ())}
-    open_sizes = {size for size in open_sizes if isinstance(size, str)}
-    for node in subject.model.graph.node:
-        got = _baked(subject, frame, node, shapes, open_sizes)
-        if got:
+    given = [inference.shape(each.type) or () for each in subject.model.graph.input]
+    open_sizes = {size for each in given for size in each if isinstance(size, str)}
+    seen: set[int] = set()
+    for each in sized(subject) if open_sizes else ():
+        got = _baked(subject, each.frame, each.node, each.shapes, open_sizes)
+        if got and id(each.located.node) not in seen:
+            seen.add(id(each.located.node))
             yield Finding(
                 Severity.NOTE,
                 "fixed-batch",
-                values.called(frame, node),
-                f"{node.op_type} must take every size that the inputs leave open, got {got}",
+                each.located.name,
+                f"{each.node.op_type} must take every size that the inputs leave open, got {got}",
                 "compute with x.shape[0] or -1 in the torch module, not with a number",
             )
 
@@ -149,8 +147,8 @@ def _baked(
     subject: Subject,
     frame: Frame,
     node: onnx.NodeProto,
-    shapes: dict[str, Shape],
-    open_sizes: set[int | str],
+    shapes: Shapes,
+    open_sizes: set[str],
 ) -> str:
     """Returns the size that a node has baked in; "" if none."""
     inputs = [shapes.get(name, []) for name in node.input]

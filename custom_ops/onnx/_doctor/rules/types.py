@@ -1,17 +1,18 @@
 """Types and shapes: inputs have types, and nothing declared contradicts what the nodes make."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import onnx
 
 from custom_ops.onnx import _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
-from custom_ops.onnx._doctor.inference import Inference, shape
+from custom_ops.onnx._doctor.inference import shape
 from custom_ops.onnx._doctor.rules.nodes import node_form
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.rules.versions import domain_import
 from custom_ops.onnx._doctor.subject import Subject
+
+_MOST = 10  # nodes that are named
 
 
 def input_type(subject: Subject) -> Iterator[Finding]:
@@ -34,25 +35,29 @@ def input_type(subject: Subject) -> Iterator[Finding]:
 
 
 def node_types(subject: Subject) -> Iterator[Finding]:
-    """The types and shapes of a node's inputs fit each other and its op; the first that do not."""
-    found = subject.inference
-    if not isinstance(found, Inference) or not found.refusal:
+    """The types and shapes of a node's inputs fit each other and its op; ten nodes that do not."""
+    found = subject.inference.contradictions if subject.inference is not None else ()
+    if not found:
         return
     reasons = (input_type, node_form, domain_import)  # where they find something, that is why
     if any(True for rule in reasons for _ in rule(subject)):
         return
-    located = None
-    if found.node is not None:
-        located = next(itertools.islice(subject.nodes(), found.node, None), None)
-    runs = located is None or subject.runs(located.function)
-    yield Finding(
-        Severity.ERROR if runs else Severity.WARNING,
-        "node-types",
-        located.name if located is not None else "",
-        f"{located.node.op_type if located is not None else 'each node'} must have inputs of "
-        f"types and shapes that fit, got: {found.refusal}",
-        "look at the shapes with custom-ops inspect --graph, and export again",
-    )
+    wrong = {each.node for each in found[:_MOST]}
+    places = {i: each for i, each in enumerate(subject.nodes()) if i in wrong}
+    for i, each in enumerate(found[:_MOST], 1):
+        located = places[each.node]
+        function = located.function
+        where = f" in function {function.name!r}" if function is not None else ""
+        others = len(found) - _MOST if i == _MOST else 0
+        more = f" (and in {others} more node{'s' * (others > 1)})" * (others > 0)
+        yield Finding(
+            Severity.ERROR if subject.runs(function) else Severity.WARNING,
+            "node-types",
+            located.name,
+            f"{located.node.op_type} must have inputs of types and shapes that fit{where}, got: "
+            f"{each.said}{more}",
+            "look at the shapes with custom-ops inspect --graph, and export again",
+        )
 
 
 def declared_type(subject: Subject) -> Iterator[Finding]:
@@ -103,7 +108,7 @@ def initializer_type(subject: Subject) -> Iterator[Finding]:
 
 def _differences(subject: Subject) -> Iterator[tuple[str, onnx.TypeProto, onnx.TypeProto]]:
     """Yields values with their declared and their inferred type."""
-    if not isinstance(subject.inference, Inference):
+    if subject.inference is None:
         return
     afresh = _walk.within(subject.inference.model.graph)
     for scope, inferred in zip(_walk.within(subject.model.graph), afresh, strict=True):
