@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -454,6 +455,82 @@ def test_help_names_every_choice() -> None:
     for command, choices in (("export", (*LOWERINGS, *EXPORTERS)), ("run", KERNELS)):
         text = call(command, "--help").out
         assert all(re.search(rf"\b{choice}\b", text) for choice in choices)
+
+
+# completion
+
+
+def completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> list[str]:
+    """What bash is told to offer for the last of the words."""
+    monkeypatch.setenv("_CUSTOM_OPS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    with pytest.raises(SystemExit) as ended:
+        execute([])
+    assert ended.value.code == 0
+    return capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("custom-ops ex", ["export", "extract"]),
+        ("custom-ops doctor --tar", ["--target"]),
+        (
+            "custom-ops doctor --target onnx",
+            [f"onnxruntime=={r}" for r in custom_ops.onnx.RELEASES],
+        ),
+        ("custom-ops export nets:full out.onnx --lowering ", list(LOWERINGS)),
+        ("custom-ops convert in.onnx --to c", ["custom"]),
+        ("custom-ops convert in.onnx --from mm", ["mmcv", "mmdeploy"]),
+        ("custom-ops export --exporter t", ["torchscript"]),
+        ("custom-ops run in.onnx --kernels n", ["native", "none"]),
+        ("custom-ops bench --op ", list(registered())),
+        ("custom-ops bench --dtype b", ["bfloat16"]),
+        # Nothing of ours: the shell offers its files then.
+        ("custom-ops inspect i", []),
+        ("custom-ops convert in.onnx --output o", []),
+    ],
+)
+def test_the_shell_completes(
+    words: str,
+    offered: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert completed(monkeypatch, capsys, words) == offered
+
+
+def test_every_command_is_completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert completed(monkeypatch, capsys, "custom-ops ") == list(COMMANDS)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_by_the_script_of_the_command(folder: Path) -> None:
+    command = folder / "custom-ops"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom custom_ops.cli import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    script = """
+        eval "$(_CUSTOM_OPS_COMPLETE=source_bash custom-ops)"
+        COMP_WORDS=(custom-ops export --exporter t) COMP_CWORD=3
+        $(complete -p custom-ops | sed 's/.*-F \\([^ ]*\\).*/\\1/') custom-ops
+        echo "${COMPREPLY[@]}"; complete -p custom-ops"""
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    offered, how = done.stdout.splitlines()
+    assert offered == "torchscript"
+    assert "-o default" in how  # files, where there is nothing of ours
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from custom_ops._cli import completion
 from custom_ops._cli.options import AsJson
 from custom_ops._cli.output import Usage, end, progress, write
 from custom_ops._cli.tensors import chosen
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
-Ops = Annotated[list[str] | None, typer.Option("--op", help="Only this op; repeatable.")]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option("--op", help="Only this op; repeatable.", autocompletion=completion.ops),
+]
 Cases = Annotated[
     list[str] | None,
     typer.Option("--case", help="Only this case, or those that fit '3x3-*'; repeatable."),
@@ -23,7 +27,9 @@ Threads = Annotated[
     list[int] | None,
     typer.Option(min=1, help="Threads of torch and of each session, 2 if left out; repeatable."),
 ]
-Dtype = Annotated[str, typer.Option(help=f"Of the tensors: {', '.join(DTYPES)}.")]
+Dtype = Annotated[
+    str, typer.Option(help=f"Of the tensors: {', '.join(DTYPES)}.", autocompletion=lambda: DTYPES)
+]
 Quick = Annotated[
     bool, typer.Option("--quick", help="Small cases, if none is named, and few rounds.")
 ]

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from custom_ops._cli import completion
 from custom_ops._cli.options import AsJson, Force, Model, Target
 from custom_ops._cli.output import Failure, Usage, progress, write
 from custom_ops._cli.tensors import arrays, chosen
@@ -26,7 +27,8 @@ def convert(
         typer.Option(
             help="What the nodes become: portable (our nodes with their decomposition), custom "
             "(our nodes alone), decomposed (standard ops), native (the standard op of the same "
-            "meaning) or auto (native where the target runs it, else portable)."
+            "meaning) or auto (native where the target runs it, else portable).",
+            autocompletion=completion.lowerings,
         ),
     ] = "portable",
     source: Annotated[
@@ -37,6 +39,7 @@ def convert(
             help="Which nodes to turn, besides ours: native (the standard op), decomposed (what "
             "our export has decomposed), or the domain of another library, as mmcv or mmdeploy; "
             "repeatable. All if left out.",
+            autocompletion=completion.sources,
         ),
     ] = None,
     target: Target = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from custom_ops._cli import completion
 from custom_ops._cli.modules import Found, find
 from custom_ops._cli.options import Args, AsJson, Factory, Target
 from custom_ops._cli.output import Usage, progress, write
@@ -21,11 +22,16 @@ def export(
         typer.Option(
             help="What becomes of our ops: portable (nodes that carry their decomposition), custom "
             "(nodes that need our library), decomposed (standard ops), native (the standard op of "
-            "the same meaning) or auto (native where the target runs it, else portable)."
+            "the same meaning) or auto (native where the target runs it, else portable).",
+            autocompletion=completion.lowerings,
         ),
     ] = "portable",
     exporter: Annotated[
-        str, typer.Option(help="The exporter of torch: dynamo or torchscript.")
+        str,
+        typer.Option(
+            help="The exporter of torch: dynamo or torchscript.",
+            autocompletion=completion.exporters,
+        ),
     ] = "dynamo",
     opset: Annotated[int | None, typer.Option(help="The opset to write.")] = None,
     target: Target = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from custom_ops._cli import completion
 from custom_ops._cli.modules import ARGS_HELP, FACTORY_HELP
 
 AsJson = Annotated[
@@ -19,7 +20,8 @@ Kernels = Annotated[
     str,
     typer.Option(
         help="Who runs the nodes of our ops: native (the kernel library), python (the functions "
-        "on NumPy arrays) or none (the bodies that the model carries)."
+        "on NumPy arrays) or none (the bodies that the model carries).",
+        autocompletion=completion.kernels,
     ),
 ]
 Target = Annotated[
@@ -28,6 +30,7 @@ Target = Annotated[
         metavar="RELEASE",
         help="The release that will run the file, as onnxruntime==1.20; the one installed if "
         "left out.",
+        autocompletion=completion.targets,
     ),
 ]
 Libraries = Annotated[
