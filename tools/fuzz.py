@@ -92,7 +92,9 @@ def _extract_module(model: Path, output: Path) -> None:
 
 
 def _replace(model: Path, output: Path) -> None:
-    str(custom_ops.onnx.replace(model, "decomposed", verify=False))
+    result = custom_ops.onnx.replace(model, "decomposed", verify=False)
+    str(result)
+    result.save(output)
 
 
 TOOLS: dict[str, Callable[[Path, Path], None]] = {

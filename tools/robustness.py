@@ -23,18 +23,15 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import onnx
 from fuzz import TOOLS, fault_of
-from models_to_break import DATA, seeds
-from onnx import TensorProto, helper, numpy_helper
+from models_to_measure import WEIGHT, WEIGHTS, chain, large, odd
 from torchvision_models import EXPORTERS, exported
 
 SECONDS = 600.0
 SIZES = (12_500, 50_000)  # nodes of a chain
 _STEEPEST = 2.5  # times as long for a node of the longer chain
-_EXTERNAL = 3  # GB
-_MOST_MEMORY = 1_074.0 + 200.0  # MB: one of the three weights may be mapped, which counts too
+_MOST_MEMORY = WEIGHT / 1e6 + 200.0  # MB: one of the weights may be mapped, which counts too
 
 
 @dataclass(frozen=True)
@@ -98,85 +95,6 @@ def _measure(pipe: Connection, tool: str, model: Path, folder: Path) -> None:
 def _resident() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
-
-
-def chain(count: int, unicode: bool = False) -> onnx.ModelProto:
-    """Returns a model of nodes that each use what the one before made, and a weight."""
-    value = helper.make_tensor_value_info
-    mark = "Größe/层/" if unicode else ""
-    nodes, weights = [], []
-    for i in range(count):
-        scope = f"/layers/layers.{i // 50}/add_{i % 50}"
-        inputs, outputs = [f"{mark}v{i}", f"{mark}w{i}"], [f"{mark}v{i + 1}"]
-        nodes.append(helper.make_node("Add", inputs, outputs, f"{mark}{scope}/Add"))
-        weights.append(numpy_helper.from_array(np.ones(1, np.float32), f"{mark}w{i}"))
-    first, last = ([value(f"{mark}v{i}", TensorProto.FLOAT, [1])] for i in (0, count))
-    graph = helper.make_graph(nodes, "chain", first, last, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def large(folder: Path) -> None:
-    """Writes a model of three products with weights of 1 GB each, in a file that takes no room."""
-    size = 1 << 14
-    model = onnx.parser.parse_model(
-        f"""<ir_version: 8, opset_import: ["": 18]> g (float[1, {size}] x) => (float[1, {size}] y)
-        {{ a = MatMul (x, w0) b = MatMul (a, w1) y = MatMul (b, w2) }}"""
-    )
-    for i in range(_EXTERNAL):
-        weight = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[size, size])
-        weight.data_location = TensorProto.EXTERNAL
-        length = 4 * size * size
-        for key, text in {"location": "w.data", "offset": i * length, "length": length}.items():
-            weight.external_data.add(key=key, value=str(text))
-        model.graph.initializer.append(weight)
-    with open(folder / "w.data", "wb") as file:
-        file.truncate(_EXTERNAL * 4 * size * size)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-
-
-def quantised(folder: Path, float_model: onnx.ModelProto) -> None:
-    """Writes what ONNX Runtime's dynamic quantisation makes of a model."""
-    from onnxruntime.quantization import quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as other:
-        path = Path(other) / "float.onnx"
-        onnx.save(float_model, path)
-        quantize_dynamic(path, folder / "model.onnx")
-
-
-_ODD = (
-    "If, Loop, functions in functions",
-    "DeformConv",
-    "QuantizeLinear, DequantizeLinear",
-    "MMCV's node",
-    "Scan, a sequence",
-    "an empty graph",
-    "sparse initializer, data in a file",
-    "names and metadata of the exporters",
-    "functions nested 4 deep, each calling twice",
-)
-
-
-def odd(folder: Path) -> list[tuple[str, Path]]:
-    """Writes models of unusual parts; returns what each has."""
-    made = []
-    for i, (name, model) in enumerate(zip(_ODD, seeds(), strict=True)):
-        place = folder / f"odd{i}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "model.onnx").write_bytes(model.SerializeToString())
-        (place / DATA).write_bytes(bytes(64))
-        made.append((name, place / "model.onnx"))
-    (folder / "unicode").mkdir(exist_ok=True)
-    onnx.save(chain(100, unicode=True), folder / "unicode" / "model.onnx")
-    made.append(("unicode names", folder / "unicode" / "model.onnx"))
-    (folder / "quantised").mkdir(exist_ok=True)
-    product = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 18]> g (float[N, 3] x) => (float[N, 3] y)
-        <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> { a = MatMul (x, w) y = Relu (a) }"""
-    )
-    quantised(folder / "quantised", product)
-    made.append(("quantised by ONNX Runtime", folder / "quantised" / "model.onnx"))
-    return made
 
 
 def _read(records: Path | None) -> dict[str, dict[str, Outcome]]:
@@ -260,25 +178,23 @@ def main() -> int:
             add("Odd models", "Seconds of processor time.", rows, memory=False)
         if "large" in wanted:
             rows = []
-            for count in SIZES:
-                place = folder / f"chain{count}"
-                place.mkdir(exist_ok=True)
-                onnx.save(chain(count), place / "model.onnx")
-                rows.append(run(f"{count:,} nodes", place / "model.onnx"))
-            for tool in TOOLS if all(outcomes for _, outcomes in rows) else ():
-                short, long = (row[1][tool].seconds for row in rows)
-                if long / short > _STEEPEST * SIZES[1] / SIZES[0]:
-                    faults.append(f"{tool}: not linear: {short:.1f} s and {long:.1f} s")
+            for op in ("Add", "MulAdd"):
+                pair = [run(f"{n:,} nodes of {op}", _chain(folder, n, op)) for n in SIZES]
+                faults += _not_linear(op, *(outcomes for _, outcomes in pair))
+                rows += pair
             (folder / "large").mkdir(exist_ok=True)
-            if not arguments.recorded:
-                large(folder / "large")
-            row = run(f"{_EXTERNAL} GB in a file", folder / "large" / "model.onnx")
+            large(folder / "large")
+            row = run(f"{WEIGHTS * WEIGHT / 1e9:.1f} GB in a file", folder / "large" / "model.onnx")
             faults += [
                 f"{row[0]}: {tool}: {outcome.megabytes:.0f} MB"
                 for tool, outcome in row[1].items()
                 if outcome.megabytes > _MOST_MEMORY
             ]
-            text = "Seconds of processor time, and the most by which the memory of a tool grew."
+            text = (
+                "Seconds of processor time, and the most by which the memory of a tool grew. "
+                f"Of the {WEIGHTS} weights in a file each has {WEIGHT / 1e6:,.0f} MB; one that is "
+                "mapped counts as memory. `replace` decomposes the nodes of MulAdd."
+            )
             add("Large models", text, [*rows, row], memory=True)
         if "torchvision" in wanted:
             exporters = tuple(arguments.exporter or EXPORTERS)
@@ -295,6 +211,23 @@ def main() -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
+
+
+def _chain(folder: Path, count: int, op: str) -> Path:
+    place = folder / f"chain_{op}_{count}"
+    place.mkdir(exist_ok=True)
+    onnx.save(chain(count, op), place / "model.onnx")
+    return place / "model.onnx"
+
+
+def _not_linear(op: str, short: dict[str, Outcome], long: dict[str, Outcome]) -> list[str]:
+    """Returns the tools that take longer for a node of the longer chain."""
+    times = {tool: (short[tool].seconds, long[tool].seconds) for tool in short if tool in long}
+    return [
+        f"{tool}: not linear in {op}: {few:.1f} s and {many:.1f} s"
+        for tool, (few, many) in times.items()
+        if many > _STEEPEST * few * SIZES[1] / SIZES[0]
+    ]
 
 
 def _torchvision(

@@ -1,5 +1,6 @@
 """Rewrites the nodes of our ops in a model: with bodies, inlined, or as standard ops."""
 
+import collections
 from typing import Any
 
 import onnx
@@ -16,6 +17,7 @@ from custom_ops.ops._body import DOMAIN
 from custom_ops.ops._registry import Op
 
 LOWERINGS = ("portable", "custom", "decomposed", "native", "auto")
+_BATCH = 100  # calls that share the names of one body
 
 
 def lower(model: ModelLike, lowering: str, target: Target | None = None) -> ir.Model:
@@ -93,6 +95,7 @@ def inline(model: ir.Model, dtypes: dict[ir.Node, str]) -> None:
         dtypes: Element type of each node.
     """
     origins = _origin.tag_calls(model, dtypes)
+    _part_bodies(model)
     InlinePass(criteria=lambda function: function.domain == DOMAIN)(model)
     RemoveUnusedNodesPass()(model)
     model.opset_imports.pop(DOMAIN, None)
@@ -107,6 +110,30 @@ def inline(model: ir.Model, dtypes: dict[ir.Node, str]) -> None:
                 node.attributes.add(ir.AttrInt64("to", dtype.value))
     RemoveUnusedNodesPass()(model)
     _origin.tag_results(model, origins)
+
+
+def _part_bodies(model: ir.Model) -> None:
+    """Gives every hundred calls a body with names of its own.
+
+    For a name that is taken the inliner tries one number after the other, from 2 on at each call:
+    with one body for all calls its time is quadratic in them.
+    """
+    calls: dict[ir.OperatorIdentifier, int] = collections.Counter()
+    for node, _ in our_nodes(model):
+        body = model.functions[node.op_identifier()]
+        batch = calls[body.identifier()] // _BATCH
+        calls[body.identifier()] += 1
+        if batch == 0:
+            continue
+        node.overload = f"part{batch}"
+        if node.op_identifier() not in model.functions:
+            part = ir.serde.deserialize_function(ir.serde.serialize_function(body))
+            part.overload = node.overload
+            for inner in ir.traversal.RecursiveGraphIterator(part.graph):
+                inner.name = f"{inner.name or inner.op_type}/{batch}"
+                for output in inner.outputs:
+                    output.name = f"{output.name}/{batch}"
+            model.functions[part.identifier()] = part
 
 
 def _make_native(model: ir.Model, dtypes: dict[ir.Node, str], target: Target, strict: bool) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
-from custom_ops._errors import UnreadableModel
+from custom_ops._errors import UnreadableModel, first_line, root
 from custom_ops.ops._body import DOMAIN, VERSION
 from custom_ops.ops._registry import Op, by_onnx_name
 
@@ -181,10 +181,8 @@ def infer_types(model: ir.Model) -> None:
 
 
 def _invalid(rule: str, error: BaseException) -> UnreadableModel:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    said = str(error).strip().splitlines() or ["no reason"]
-    return UnreadableModel(f"model: the graph {rule}, got: {said[0]}; see `custom-ops doctor`")
+    said = first_line(root(error))
+    return UnreadableModel(f"model: the graph {rule}, got: {said}; see `custom-ops doctor`")
 
 
 def first_input(node: ir.Node) -> ir.Value:
