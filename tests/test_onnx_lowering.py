@@ -1,11 +1,13 @@
 """Rewriting models: bodies embedded, inlined, made native."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from models_to_measure import chain
 from onnx_models import check, deform_feeds, deform_model, parse, run
 
 from custom_ops.onnx import embed, lower, session, target
@@ -249,3 +251,16 @@ def test_native_through_inference() -> None:
     w = np.ones((4, 4, 3, 3), np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
     assert op_types(check(lower(model, "native"))) == {("", "DeformConv"), ("", "Relu")}
+
+
+def test_many_calls_take_names_that_are_near() -> None:
+    """For a name that is taken the inliner of onnx-ir tries one number after the other."""
+    model = chain(250, "MulAdd")
+    lowered = ir.to_proto(lower(model, "decomposed"))
+    names = [name for node in lowered.graph.node for name in node.output]
+    numbers = [int(found[1]) for found in (re.search(r"_(\d+)$", name) for name in names) if found]
+    assert len(set(names)) == len(names)
+    assert max(numbers) == 100
+    assert not lowered.functions
+    feeds = {"v0": np.ones(1, np.float32)}
+    np.testing.assert_array_equal(run(lowered, feeds, "none"), run(model, feeds, "native"))

@@ -48,7 +48,7 @@ def inspect(
 
 
 def _shown(inspection: "Inspection", graph: bool, depth: int) -> Iterator[RenderableType]:
-    from custom_ops.onnx._inspect.inspection import counted, shortened, size
+    from custom_ops.onnx._inspect.wording import counted, shortened, size
 
     facts = Table(title=shortened(inspection.model), title_justify="left", show_header=False)
     facts.add_column(no_wrap=True)

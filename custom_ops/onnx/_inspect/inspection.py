@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_LONGEST = 100  # characters of a text in what is shown to people
+from custom_ops.onnx._inspect import page
+from custom_ops.onnx._inspect.wording import LONGEST, counted, shortened, size
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Inspection:
         for kind, values in (("input", self.inputs), ("output", self.outputs)):
             lines += [f"{kind:<12}{shortened(str(value))}" for value in values]
         ops = ", ".join(f"{op.count + op.in_functions:,} {op}" for op in self.ops)
-        lines.append(f"{'ops':<12}{shortened(ops, 10 * _LONGEST)}")
+        lines.append(f"{'ops':<12}{shortened(ops, 10 * LONGEST)}")
         return "\n".join(lines)
 
     def as_dict(self, nodes: bool = False) -> dict[str, Any]:
@@ -239,25 +240,4 @@ class Inspection:
         Raises:
             ValueError: There is a file already, or it is the model itself.
         """
-        from custom_ops.onnx._inspect import page
-
         page.write(self, path, force)
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns a number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def size(count: int) -> str:
-    """Returns a number of bytes in the unit that suits it."""
-    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
-        if count >= 10**power:
-            return f"{count / 10**power:.3g} {unit}"
-    return f"{count} bytes"
-
-
-def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Returns a text on one line, without what a terminal would obey, and not too long."""
-    text = "".join(c if c.isprintable() else " " for c in text[: longest + 1])
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."

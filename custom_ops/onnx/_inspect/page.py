@@ -6,22 +6,19 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from custom_ops.onnx._inspect.inspection import (
-    Inspection,
-    Module,
-    Value,
-    counted,
-    shortened,
-    size,
-)
+from custom_ops.onnx._inspect.wording import counted, shortened, size
 from custom_ops.onnx._model import written_beside
+
+if TYPE_CHECKING:
+    from custom_ops.onnx._inspect.inspection import Inspection, Module, Value
 
 _FEW = 60  # modules that are all shown open
 _LONGEST = 2000  # characters of metadata
 
 
-def write(inspection: Inspection, path: str | os.PathLike[str], force: bool) -> None:
+def write(inspection: "Inspection", path: str | os.PathLike[str], force: bool) -> None:
     """Writes the page; see `Inspection.write_html`."""
     final, model = Path(path), Path(inspection.model)
     if final.exists() and model.exists() and final.samefile(model):
@@ -37,7 +34,7 @@ def write(inspection: Inspection, path: str | os.PathLike[str], force: bool) -> 
         file.write_text(build(inspection), "utf-8", errors="replace")
 
 
-def build(inspection: Inspection) -> str:
+def build(inspection: "Inspection") -> str:
     """Returns the page."""
     template = resources.files(__package__ or "").joinpath("page.html").read_text("utf-8")
     model = Path(shortened(inspection.model)).name
@@ -63,7 +60,7 @@ def _text(text: str, longest: int = 300) -> str:
     return html.escape(shortened(text, longest))
 
 
-def _values(kind: str, values: Sequence[Value]) -> str:
+def _values(kind: str, values: Sequence["Value"]) -> str:
     rows = []
     for value in values:
         sizes = [f"{'?' if each is None else each}" for each in value.shape or ()]
@@ -75,7 +72,7 @@ def _values(kind: str, values: Sequence[Value]) -> str:
     return "".join(rows)
 
 
-def _modules(modules: Sequence[Module], nodes: int) -> str:
+def _modules(modules: Sequence["Module"], nodes: int) -> str:
     if not modules:
         return (
             '<p class="quiet">The nodes do not tell which torch modules they come from. Models of '
@@ -91,7 +88,7 @@ def _modules(modules: Sequence[Module], nodes: int) -> str:
     return f'<div class="tree">{"".join(_tree(modules))}</div>{note}'
 
 
-def _tree(modules: Sequence[Module]) -> Iterator[str]:
+def _tree(modules: Sequence["Module"]) -> Iterator[str]:
     whole = modules[0]
     for i, module in enumerate(modules):
         deeper = i + 1 < len(modules) and modules[i + 1].depth > module.depth
@@ -106,7 +103,7 @@ def _tree(modules: Sequence[Module]) -> Iterator[str]:
             yield "</details>" * (module.depth - following)
 
 
-def _module(module: Module, whole: Module) -> str:
+def _module(module: "Module", whole: "Module") -> str:
     name = module.path
     if module.parent and name.startswith(f"{module.parent}."):
         name = name[len(module.parent) + 1 :]
@@ -125,7 +122,7 @@ def _module(module: Module, whole: Module) -> str:
     )
 
 
-def _ops(inspection: Inspection) -> str:
+def _ops(inspection: "Inspection") -> str:
     most = max((op.count + op.in_functions for op in inspection.ops), default=1)
     rows = []
     for op in inspection.ops:
@@ -139,7 +136,7 @@ def _ops(inspection: Inspection) -> str:
     return "".join(rows)
 
 
-def _functions(inspection: Inspection) -> str:
+def _functions(inspection: "Inspection") -> str:
     rows = "".join(
         f"<tr><td><code>{_text(each.name)}</code><td>{_text(each.domain)}"
         f"<td>{_text(', '.join(each.inputs))}<td>{_text(', '.join(each.outputs))}"

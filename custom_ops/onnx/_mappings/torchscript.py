@@ -5,7 +5,6 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import onnx
@@ -45,12 +44,7 @@ class Installation:
     def __enter__(self) -> "Installation":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.uninstall()
 
 
