@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
-from onnx_pieces import BRANCH, parsed, with_functions
+from onnx_pieces import BRANCH, parsed, run, values, with_functions
 
 import custom_ops.onnx
 from custom_ops import debug
@@ -53,9 +53,9 @@ def fails(model: onnx.ModelProto, path: Path) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(path, options)
-    with np.load(path.with_suffix(".npz")) as values:
+    with np.load(path.with_suffix(".npz")) as given:
         try:
-            session.run(None, dict(values))
+            session.run(None, dict(given))
         except Exception:
             return True
     return False
@@ -155,8 +155,8 @@ def test_a_node_that_does_not_run(tmp_path: Path) -> None:
     expected = x
     for i in range(150):
         expected = (-expected, 1 / (1 + np.exp(-expected)), np.tanh(expected))[i % 3]
-    with np.load(found.values) as values:
-        np.testing.assert_allclose(values["v150"], expected, rtol=1e-5)
+    with np.load(found.values) as saved:
+        np.testing.assert_allclose(saved["v150"], expected, rtol=1e-5)
 
 
 def test_a_failure_in_another_process(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_where_nan_is_born(tmp_path: Path) -> None:
     x = np.ones((2, 4), np.float32)
     found = debug.bisect(model, debug.gives_nan(PATIENT), tmp_path / "s.onnx", inputs={"v0": x})
     assert found.names == ("n7",)
-    with np.load(tmp_path / "s.npz") as values:
-        assert (values["v7"] < 0).all()
+    with np.load(tmp_path / "s.npz") as saved:
+        assert (saved["v7"] < 0).all()
     json.dumps(found.as_dict())
     assert str(found).splitlines()[1] == "  nodes    Sqrt 'n7'"
 
@@ -262,6 +262,21 @@ def test_external_data_stays_where_it_is(tmp_path: Path) -> None:
     assert ((weights / "m.data").read_bytes(), file.read_bytes()) == before
 
 
+def test_data_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_link)
+    model = chain(6, n3="MatMul({x}, w)")
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    given = sorted(os.listdir(tmp_path))
+    predicate = Counted(lambda m, path: not refused(m, path) and "MatMul" in str(m))
+    found = debug.bisect(tmp_path / "m.onnx", predicate, tmp_path / "small.onnx")
+    assert found.op_types == ("MatMul",)
+    assert sorted(os.listdir(tmp_path)) == sorted([*given, "small.onnx", "small.onnx.data"])
+
+
 def test_our_ops(tmp_path: Path) -> None:
     """Their types, which onnx cannot infer, are onnxruntime's."""
     model = chain(30, n3="custom_ops.MulAdd({x}, {x})", n12="custom_ops.MulAdd({x}, {x})")
@@ -280,6 +295,36 @@ def test_our_ops(tmp_path: Path) -> None:
     assert found.names == ("n4",)
     (given,) = onnx.load(found.path).graph.input
     assert given.type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_an_unknown_number_of_axes_is_not_none(tmp_path: Path) -> None:
+    """What onnxruntime says of both is the same."""
+    model = parsed("""g (float[4] x, int64[K] to) => (float[A, B] z) {
+        a = Neg(x) b = Reshape(a, to) c = custom_ops.MulAdd(b, b) d = Exp(c) z = Abs(d) }""")
+    model.opset_import.append(onnx.helper.make_opsetid("custom_ops", 1))
+    found = debug.bisect(model, has("Exp"), tmp_path / "small.onnx")
+    (given,) = onnx.load(found.path).graph.input
+    assert given.name == "c"
+    assert not given.type.tensor_type.HasField("shape")
+    x = {"x": np.ones(4, np.float32), "to": np.array([2, 2])}
+
+    def shows(model: onnx.ModelProto, path: Path) -> bool:
+        outcome = attempt(path, PATIENT, path.with_suffix(".npz"))
+        assert outcome.ran, outcome.error
+        return any(node.op_type == "Exp" for node in model.graph.node)
+
+    found = debug.bisect(model, Counted(shows), tmp_path / "small.onnx", inputs=x, force=True)
+    assert (found.inputs, found.unresolved) == (("c",), 0)
+    (given,) = onnx.load(found.path).graph.input
+    assert [dim.dim_value for dim in given.type.tensor_type.shape.dim] == [2, 2]
+
+
+def test_wrong_sizes_inside_of_a_model_are_no_failure_of_a_submodel(tmp_path: Path) -> None:
+    model = parsed("""g (float[4] x) => (float[A] z) <float[9] b> {
+        a = Neg(x) b = Relu(a) c = Exp(b) z = Reshape(c, seven) }""")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7]), "seven"))
+    found = debug.bisect(model, debug.fails_to_run(PATIENT), tmp_path / "small.onnx")
+    assert found.op_types == ("Reshape",)
 
 
 def test_a_cut_is_never_at_a_value_of_unknown_type(tmp_path: Path) -> None:
@@ -314,11 +359,45 @@ def test_constants_stay_with_those_that_use_them(tmp_path: Path) -> None:
     assert debug.bisect(model, has("Concat"), tmp_path / "c.onnx").op_types[-1] == "Concat"
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_submodels_compute_what_the_model_computes(seed: int, tmp_path: Path) -> None:
+    """On a net of branches, whatever the search cuts."""
+    draw = np.random.default_rng(seed)
+    lines = []
+    for i in range(1, 61):
+        a, b = (int(x) for x in draw.integers(max(0, i - 6), i, 2))
+        kind = ("Add(v{a}, v{b})", "Sub(v{a}, v{b})", "Sin(v{a})", "Max(v{a}, w, v{b})")[i % 4]
+        lines.append(f"v{i} = {kind.format(a=a, b=b)}")
+    # Each value has a use, so none of the nodes is dead.
+    lines.append(f"z = Sum({', '.join(f'v{i}' for i in range(1, 61))})")
+    model = parsed(
+        "g (float[N] v0) => (float[N] z, float[N] v30) <float[1] w = {0.25}> "
+        f"{{ {' '.join(lines)} }}"
+    )
+    x = {"v0": draw.standard_normal(5).astype(np.float32)}
+    expected = values(model, tuple(f"v{i}" for i in range(1, 61)), x) | values(model, ("z",), x)
+    wanted = {f"v{i}" for i in draw.choice(range(5, 60), 2, replace=False)}
+
+    def shows(model: onnx.ModelProto, path: Path) -> bool:
+        onnx.checker.check_model(model, full_check=True)
+        with np.load(path.with_suffix(".npz")) as given:
+            actual = run(path, None, dict(given))
+        for info, array in zip(model.graph.output, actual, strict=True):
+            np.testing.assert_allclose(array, expected[info.name], rtol=1e-6, atol=1e-6)
+        return wanted <= {name for node in model.graph.node for name in node.output}
+
+    found = debug.bisect(model, Counted(shows), tmp_path / "small.onnx", inputs=x)
+    assert {n.output[0] for n in onnx.load(found.path).graph.node} == wanted
+    assert found.unresolved == 0
+
+
 def test_outputs_that_are_not_needed_go(tmp_path: Path) -> None:
     model = parsed("""g (float[6] x) => (float[3] p, float[3] s) {
-        a = Neg(x) b, c = Split <num_outputs = 2> (a) p = Relu(b) q = Relu(c) s = Abs(q) }""")
+        a = Neg(x) b, c = Split <num_outputs = 2> (a) p = Exp(b) q = Relu(c) s = Abs(q) }""")
     found = debug.bisect(model, has("Split"), tmp_path / "small.onnx")
     assert (found.op_types, len(found.outputs)) == (("Split",), 1)
+    found = debug.bisect(model, has("Exp", "Abs"), tmp_path / "two.onnx")
+    assert set(found.outputs) == {"p", "s"}  # no node is there in vain
 
 
 def test_nodes_that_no_output_needs(tmp_path: Path) -> None:
@@ -349,8 +428,8 @@ def test_values_that_numpy_cannot_write(tmp_path: Path) -> None:
     x = {"x": np.array([1, 2, 3, 4], np.float32)}
     found = debug.bisect(model, Counted(shows), tmp_path / "small.onnx", inputs=x)
     assert found.inputs == ("b",)
-    with np.load(tmp_path / "small.npz") as values:
-        np.testing.assert_array_equal(values["b"], [-1, -2, -3, -4])
+    with np.load(tmp_path / "small.npz") as saved:
+        np.testing.assert_array_equal(saved["b"], [-1, -2, -3, -4])
 
 
 # Limits and errors.
@@ -396,6 +475,9 @@ def test_no_answer_is_not_a_symptom(answer: Any, tmp_path: Path) -> None:
         ),
         ({"inputs": {}}, r"must be those of the model \(v0\), got none for 'v0'"),
         ({"inputs": {"v0": 1, "w": 2}}, r"must be those of the model \(v0\), got 'w'"),
+        ({"inputs": {"v0": np.ones((2, 4))}}, r"got float64\[2, 4\] for 'v0'; convert it to"),
+        ({"inputs": {"v0": np.ones((2, 3), "f4")}}, r"got float32\[2, 3\] for 'v0'"),
+        ({"inputs": {"v0": np.ones(4, "f4")}}, r"got float32\[4\] for 'v0'"),
         ({"limit": 0}, "limit must be at least 1"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from custom_ops.debug._bisect.predicates import Ready
 from custom_ops.debug._bisect.result import Bisection
@@ -182,7 +183,32 @@ def _given(submodels: Submodels, inputs: Arrays) -> Arrays:
             f"bisect: inputs must be those of the model ({', '.join(required)}), got "
             f"{'none for ' if missing else ''}{name!r}; give an array for each"
         )
-    return {name: np.asarray(array) for name, array in inputs.items()}
+    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    for name, array in arrays.items():
+        # Else each submodel that reads it would fail, whatever is wrong with the model.
+        said = submodels.index.inputs[name].type
+        if not _fits(array, said.tensor_type):
+            raise ValueError(
+                f"bisect: inputs must be of the types and shapes of the model, got {array.dtype}"
+                f"{list(array.shape)} for {name!r}; convert it to "
+                f"{onnx.helper.printable_type(said)}"
+            )
+    return arrays
+
+
+def _fits(array: np.ndarray[Any, Any], said: onnx.TypeProto.Tensor) -> bool:
+    """Returns whether an array is what a model says of an input; NumPy lacks some of its types."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(said.elem_type)
+    if dtype.kind in "biufc" and array.dtype != dtype:
+        return False
+    dims = said.shape.dim
+    return not said.HasField("shape") or (
+        len(dims) == array.ndim
+        and all(
+            not dim.HasField("dim_value") or dim.dim_value == size
+            for dim, size in zip(dims, array.shape, strict=True)
+        )
+    )
 
 
 def _drawn(submodels: Submodels, runtime: Runtime, folder: Path) -> Arrays:

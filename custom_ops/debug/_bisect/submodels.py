@@ -12,6 +12,7 @@ from custom_ops.onnx._extract.bounds import Bounds
 from custom_ops.onnx._extract.index import Index
 from custom_ops.onnx._extract.piece import cut
 from custom_ops.onnx._extract.types import types_of
+from custom_ops.onnx._model import LARGEST_FILE
 from custom_ops.onnx._reading import Document
 
 _ELEMENT_TYPES = {
@@ -32,10 +33,17 @@ class Submodels:
 
     Raises:
         UnreadableModel: The graph is broken, or its external data must not be read.
+        ValueError: It is too large for one file, in which no submodel of it could be written.
     """
 
     def __init__(self, document: Document, runtime: Runtime, folder: Path) -> None:
         _storage.check("bisect", document.proto, document.folder)
+        size = document.proto.ByteSize()
+        if size > LARGEST_FILE:
+            raise ValueError(
+                f"bisect: model must have at most {LARGEST_FILE:,} bytes without its external "
+                f"data, got {size:,}; save it with its weights in another file, and give its path"
+            )
         self.document = document
         self.index = Index(document.proto.graph)
         self._runtime = runtime
@@ -60,9 +68,27 @@ class Submodels:
         self.write(self._bounds(behind, names), file)
         for name, kind, sizes in attempt(file, self._runtime).types:
             if kind in _ELEMENT_TYPES:
-                info = helper.make_tensor_value_info(name, _ELEMENT_TYPES[kind], sizes)
+                known = sizes or None  # of an unknown number of axes it says what of none
+                info = helper.make_tensor_value_info(name, _ELEMENT_TYPES[kind], known)
                 self._types[name] = info
         file.unlink()
+
+    def correct(self, name: str, sizes: Sequence[int]) -> None:
+        """Takes the sizes that a value has in a run, where the model says others, or no axes.
+
+        A session only warns of such a value inside of a model, and refuses it as an input.
+        """
+        kind = self._types[name].type.tensor_type
+        said = kind.shape.dim
+        if (
+            not kind.HasField("shape")
+            or len(said) != len(sizes)
+            or any(
+                dim.HasField("dim_value") and dim.dim_value != size
+                for dim, size in zip(said, sizes, strict=True)
+            )
+        ):
+            self._types[name] = helper.make_tensor_value_info(name, kind.elem_type, sizes)
 
     def closed(self, nodes: Iterable[int]) -> list[int]:
         """Returns nodes, in order, with those that a cut cannot part them from."""
@@ -96,8 +122,12 @@ class Submodels:
         )
         return self._bounds(nodes, outputs)
 
-    def with_outputs(self, bounds: Bounds, outputs: Sequence[str]) -> Bounds:
-        """Returns the bounds of the same nodes with other outputs."""
+    def with_outputs(self, bounds: Bounds, outputs: Sequence[str]) -> Bounds | None:
+        """Returns the bounds of the same nodes with fewer outputs; None if these need fewer."""
+        stop = set(bounds.inputs)
+        needed, _ = self.index.behind(outputs, stop)
+        if needed != self.index.behind(bounds.outputs, stop)[0]:
+            return None
         return Bounds(bounds.inputs, tuple(outputs), bounds.nodes)
 
     def between(self, outputs: Iterable[str], stop: Iterable[str]) -> Bounds:

@@ -60,11 +60,15 @@ class Trials:
         return closed if self.shows(self.submodels.bounds(closed)) else None
 
     def outputs(self, outputs: Sequence[str]) -> Sequence[str] | None:
-        """Returns outputs if the predicate is true of the best submodel with these alone."""
+        """Returns outputs if the predicate is true of the best submodel with these alone.
+
+        No node is left without use by that.
+        """
         assert self.best is not None
         kept = set(outputs)
         named = [name for name in self.best.outputs if name in kept]
-        return named if self.shows(self.submodels.with_outputs(self.best, named)) else None
+        bounds = self.submodels.with_outputs(self.best, named)
+        return named if bounds is not None and self.shows(bounds) else None
 
     def shows(self, bounds: Bounds) -> bool:
         """Returns whether the predicate is true of a submodel.

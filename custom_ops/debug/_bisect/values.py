@@ -94,6 +94,8 @@ class Values:
             return f"the model does not run up to there: {outcome.error}"
         files = {name: folder / f"{i}.npy" for i, name in enumerate(names)}
         self._files |= {name: file for name, file in files.items() if file.exists()}
+        for name in self._files.keys() & files.keys():
+            self._submodels.correct(name, np.load(files[name], mmap_mode="r").shape)
         lacking = [name for name in names if name not in self._files]
         return f"the value {lacking[0]!r} is no tensor" if lacking else ""
 
