@@ -114,6 +114,14 @@ def born_nan(model: onnx.ModelProto) -> onnx.NodeProto:
     return node
 
 
+DIFFERENCES = {
+    "scaled": "input 1, ",
+    "other_attribute": "attribute alpha is 0.501, not 0.5",
+    "transposed": "input 1, ",
+    "born_nan": "input 2, ",
+}
+
+
 @pytest.mark.parametrize("fault", [scaled, other_attribute, transposed, born_nan])
 def test_a_fault_is_found_at_its_node(
     fault: Callable[[onnx.ModelProto], onnx.NodeProto], net: Net, x: torch.Tensor, path: Path
@@ -126,6 +134,7 @@ def test_a_fault_is_found_at_its_node(
     assert found.first_fault is guilty
     assert (guilty.node, guilty.name) == (node.name, node.output[0])
     assert guilty.node in guilty.nodes
+    assert guilty.difference.startswith(DIFFERENCES[fault.__name__])
     assert guilty.details is not None
     # What comes after only inherits it.
     after = [v for v in found.values if v.inherited and v.inherited > v.limit and v.ok]
@@ -152,3 +161,29 @@ def test_wrong_arguments(net: Net, x: torch.Tensor, path: Path) -> None:
         ValueError, match=r"^compare: model must have the inputs input1, input2, got x; "
     ):
         custom_ops.debug.compare(torch.nn.Bilinear(2, 2, 2), path, (x, x))
+
+
+def test_the_culprit_inside_a_region(net: Net, x: torch.Tensor, path: Path) -> None:
+    model = onnx.load(path)
+    node = node_of(model, "InstanceNormalization")
+    next(a for a in node.attribute if a.name == "epsilon").f = 1e-1
+    fault = custom_ops.debug.compare(net, model, x).first_fault
+    assert fault is not None
+    assert (fault.node, fault.op_type) == (node.name, "InstanceNormalization")
+    assert fault.name != node.output[0]  # the value that torch has is that of the whole GroupNorm
+    assert fault.module == ("block.1",)
+    assert fault.difference == "attribute epsilon is 0.1, not 1e-05"
+
+
+def test_swapped_operands(tmp_path: Path) -> None:
+    class Difference(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x.exp() - y.tanh()).relu()
+
+    inputs = torch.randn(4, 5), torch.randn(4, 5)
+    custom_ops.onnx.export(Difference().eval(), inputs, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    node = node_of(model, "Sub")
+    node.input[:] = node.input[::-1]
+    (fault,) = custom_ops.debug.compare(Difference(), model, inputs).faults
+    assert (fault.node, fault.difference) == (node.name, "its inputs are in another order")

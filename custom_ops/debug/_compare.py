@@ -4,15 +4,18 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import onnx
 import onnxruntime
 import torch
 
+from custom_ops._errors import first_line
 from custom_ops.debug import _graph, _pairing, _record, _runs
+from custom_ops.debug._culprit import Paired, first_difference, fresh
 from custom_ops.debug._judge import Judge, fault
-from custom_ops.debug._result import Comparison
+from custom_ops.debug._result import Comparison, Fault
 from custom_ops.onnx import _inputs, _verify
 from custom_ops.onnx import session as open_session
 from custom_ops.onnx._inputs import Call
@@ -30,6 +33,7 @@ def compare(
     limit: float = 8.0,
     libraries: Sequence[str] = (),
     details: bool = False,
+    explain: bool = True,
 ) -> Comparison:
     """Compares a module with its model, layer by layer.
 
@@ -49,6 +53,8 @@ def compare(
             against the same ops in float64, one eps of the dtype times the largest magnitude,
             and the change in float64 when the inputs move by half a unit in the last place.
         libraries: Files of further libraries of custom ops that the model needs.
+        explain: Whether to export the module afresh where there is a fault, and tell how the
+            guilty node differs from what it exports to now.
         details: Whether to compute `Value.details` of all values, not only of those at fault.
 
     Returns:
@@ -99,6 +105,15 @@ def compare(
         values = tuple(judge.values(expected, arriving, introduced))
         outputs = tuple(judge.outputs(expected, arriving, plain))
     faults = [fault(value, "nodes") for value in values if not value.ok]
+    notes = []
+    if faults and explain:
+        with timed("fresh export"):
+            given = Paired(graph, pairs.of_value)
+            try:
+                again = fresh(module, call, graph, recording, feeds)
+                faults = [_explained(each, given, again) for each in faults]
+            except Exception as error:
+                notes.append(f"the module does not export afresh: {first_line(error)}")
     faults += [fault(value, "optimization") for value in outputs if not value.ok]
     return Comparison(
         values=values,
@@ -106,10 +121,25 @@ def compare(
         outputs=outputs,
         unmatched=pairs.unmatched,
         approximate=pairs.approximate,
+        notes=tuple(notes),
         model=document.name,
         versions=_versions(),
         seconds=tuple(seconds.items()),
     )
+
+
+def _explained(fault: Fault, given: Paired, again: Paired) -> Fault:
+    """Returns a fault with the node that differs from the fresh export, and how it does.
+
+    Where none does, the runtime computes something else than torch, and the last node stands.
+    """
+    ref = given.of_value[fault.name]
+    region, expected = given.regions[ref], again.regions.get(ref)
+    found = first_difference(given, region, again, expected) if expected is not None else None
+    if found is None:
+        return fault
+    node, how = found
+    return replace(fault, node=node.proto.name, op_type=node.proto.op_type, difference=how)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Copies of a model for debugging: small messages beside weights that stay where they lie."""
 
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -58,11 +59,16 @@ class Graph:
     nodes: Sequence[Node]
     producer: Mapping[str, Node] = field(repr=False)
 
+    @functools.cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        """The initializers by name; the large ones without data."""
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
     @property
     def inputs(self) -> list[str]:
         """Names of the inputs that have no default."""
-        known = {tensor.name for tensor in self.proto.graph.initializer}
-        return [each.name for each in self.proto.graph.input if each.name not in known]
+        given = self.proto.graph.input
+        return [each.name for each in given if each.name not in self.initializers]
 
     @property
     def outputs(self) -> list[str]:

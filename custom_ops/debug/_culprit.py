@@ -1,0 +1,209 @@
+"""Finds the node of a region that is not what the module exports to today."""
+
+import difflib
+import functools
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+import custom_ops.onnx
+from custom_ops.debug import _graph, _pairing, _runs
+from custom_ops.debug._graph import Array, Graph, Node
+from custom_ops.debug._record import Recording, Ref
+from custom_ops.onnx import _walk
+from custom_ops.onnx._inputs import Call
+from custom_ops.onnx._reading import read
+
+_SHOWN = 4  # numbers of a list in a sentence
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A model and the results of torch that its values are."""
+
+    graph: Graph
+    of_value: Mapping[str, Ref]
+
+    @functools.cached_property
+    def regions(self) -> dict[Ref, list[Node]]:
+        """The nodes that make each result from those before it, in order."""
+        found = _graph.regions(self.graph, self.of_value)
+        return {
+            self.of_value[name]: [node for node in nodes if not node.constant]
+            for name, nodes in found.items()
+        }
+
+    def literal(self, name: str) -> Array | None:
+        """Returns a weight or constant; None of what is computed."""
+        if name in self.graph.weights:
+            return self.graph.weights[name]
+        node = self.graph.producer.get(name)
+        if node is None:
+            tensor = self.graph.initializers.get(name)
+            return numpy_helper.to_array(tensor) if tensor is not None else None
+        if node.proto.op_type == "Identity" and node.constant:
+            return self.literal(node.proto.input[0])
+        if node.proto.op_type != "Constant":
+            return None
+        value = helper.get_attribute_value(node.proto.attribute[0])
+        is_tensor = isinstance(value, onnx.TensorProto)
+        return numpy_helper.to_array(value) if is_tensor else np.asarray(value)
+
+    def place(self, name: str, inside: Mapping[str, object]) -> object:
+        """Returns what a value is, in words that another export of the module shares.
+
+        Args:
+            name: Of the value.
+            inside: The same for the values inside the region.
+
+        Returns:
+            None of a weight, and of what is computed of shapes alone.
+        """
+        if name in self.of_value:
+            return self.of_value[name]
+        if name in self.graph.inputs:
+            return self.graph.inputs.index(name)
+        return inside.get(name)
+
+
+def fresh(
+    module: torch.nn.Module,
+    call: Call,
+    given: Graph,
+    recording: Recording,
+    feeds: Mapping[str, Array],
+) -> Paired:
+    """Exports a module afresh, as a given model was exported, and pairs it.
+
+    Args:
+        module: The module.
+        call: Its arguments.
+        given: The model; the export takes its exporter and opset.
+        recording: What torch did on the arguments.
+        feeds: The arguments as inputs of the model.
+
+    Raises:
+        Exception: What the export raises.
+    """
+    by_dynamo = any(node.target for node in given.nodes)
+    opsets = {_walk.domain(each.domain): each.version for each in given.proto.opset_import}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "fresh.onnx"
+        custom_ops.onnx.export(
+            module,
+            call.args,
+            path,
+            kwargs=call.kwargs,
+            exporter="dynamo" if by_dynamo else "torchscript",
+            opset_version=opsets[""],
+            verify=False,
+        )
+        graph = _graph.of_document(read(path))
+        named = dict(zip(graph.inputs, feeds.values(), strict=True))
+        values = _runs.instrumented(graph, named)
+    return Paired(graph, _pairing.pair(graph, values, recording).of_value)
+
+
+def first_difference(
+    given: Paired, region: Sequence[Node], again: Paired, expected: Sequence[Node]
+) -> tuple[Node, str] | None:
+    """Returns the first node of a region that is not what the module exports to, and how.
+
+    Args:
+        given: The model.
+        region: The nodes of the region, in order.
+        again: The fresh export.
+        expected: The nodes of the same region there.
+
+    Returns:
+        None where nothing differs.
+    """
+    kinds = [[_kind(node.proto) for node in nodes] for nodes in (region, expected)]
+    matcher = difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False)
+    inside: tuple[dict[str, object], dict[str, object]] = ({}, {})
+    for tag, i, i_end, j, j_end in matcher.get_opcodes():
+        if tag != "equal":
+            there = ", ".join(kinds[1][j:j_end]) or "nothing"
+            here = ", ".join(kinds[0][i:i_end]) or "nothing"
+            return region[min(i, len(region) - 1)], f"op is {here}, not {there}"
+        for ours, theirs in zip(region[i:i_end], expected[j:j_end], strict=True):
+            for how in _differences(given, ours.proto, again, theirs.proto, inside):
+                return ours, how
+            for known, node in zip(inside, (ours, theirs), strict=True):
+                known.update({name: (ours.index, k) for k, name in enumerate(node.proto.output)})
+    return None
+
+
+def _differences(
+    given: Paired,
+    ours: onnx.NodeProto,
+    again: Paired,
+    theirs: onnx.NodeProto,
+    inside: tuple[Mapping[str, object], Mapping[str, object]],
+) -> Iterator[str]:
+    """Yields how a node differs from that of the fresh export: attributes, weights, inputs."""
+    one, other = _attributes(ours), _attributes(theirs)
+    for name in sorted(one.keys() | other.keys()):
+        texts = [_text(each.get(name, _MISSING)) for each in (one, other)]
+        if texts[0] != texts[1]:
+            yield f"attribute {name} is {texts[0]}, not {texts[1]}"
+    if len(ours.input) != len(theirs.input):
+        yield f"it has {len(ours.input)} inputs, not {len(theirs.input)}"
+    places = []
+    for i, (mine, new) in enumerate(zip(ours.input, theirs.input, strict=False)):
+        arrays = given.literal(mine), again.literal(new)
+        if arrays[0] is not None and arrays[1] is not None:
+            how = _apart(arrays[0], arrays[1])
+            if how:
+                yield f"input {i}, {mine!r}, {how}"
+        places.append((given.place(mine, inside[0]), again.place(new, inside[1])))
+    if any(None not in pair and pair[0] != pair[1] for pair in places):
+        same = sorted(map(repr, (a for a, _ in places))) == sorted(
+            map(repr, (b for _, b in places))
+        )
+        yield "its inputs are in another order" if same else "it has other inputs"
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    domain = _walk.domain(node.domain)
+    return f"{domain}::{node.op_type}" if domain else node.op_type
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.type not in graphs}
+
+
+def _text(value: Any) -> str:
+    if value is _MISSING:
+        return "left out"
+    if isinstance(value, bytes):
+        return repr(value.decode(errors="replace"))
+    if isinstance(value, onnx.TensorProto):
+        array = numpy_helper.to_array(value)
+        numbers = ", ".join(map(str, array.reshape(-1)[:_SHOWN].tolist()))
+        return f"{array.dtype}{list(array.shape)} of {numbers}"
+    return str(np.float32(value)) if isinstance(value, float) else str(value)
+
+
+def _apart(one: Array, other: Array) -> str:
+    """Returns how two weights differ; "" where they do not."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f"is {one.dtype}{list(one.shape)}, not {other.dtype}{list(other.shape)}"
+    different = ~((one == other) | ((one != one) & (other != other)))
+    count = int(np.count_nonzero(different))
+    if not count:
+        return ""
+    place = tuple(int(axis[0]) for axis in np.nonzero(different))
+    at = f" at {list(place)}" if place else ""
+    return f"differs in {count} of {one.size} numbers: {one[place]}, not {other[place]}{at}"
