@@ -383,8 +383,8 @@ def beside(model: onnx.ModelProto, edit: Callable[[bytes], bytes] = bytes) -> Ma
     return make
 
 
-def compiled(source: str, needs: str = "") -> Maker:
-    """A model with a library made from C beside it; what it needs is there no more."""
+def compiled(source: str, needs: str = "", edit: Callable[[bytes], bytes] = bytes) -> Maker:
+    """A model with a library made from C, and edited, beside it; what it needs is there no more."""
 
     def make(folder: Path) -> onnx.ModelProto:
         (folder / "lib.c").write_text(source)
@@ -396,6 +396,7 @@ def compiled(source: str, needs: str = "") -> Maker:
             command += ["-L.", f"-l{needs}"]
         subprocess.run(command, cwd=folder, check=True)
         (folder / f"lib{needs}.so").unlink() if needs else None
+        (folder / "lib.so").write_bytes(edit((folder / "lib.so").read_bytes()))
         return RELU
 
     return make
@@ -403,6 +404,7 @@ def compiled(source: str, needs: str = "") -> Maker:
 
 ENTRY = "void *RegisterCustomOps(void *options, void *api) { return 0; }"
 WITH_NEED = f"int needed(void); int used(void) {{ return needed(); }} {ENTRY}"
+WITH_LIBC = f"int puts(const char *); int used(void) {{ return puts(0); }} {ENTRY}"
 GIVEN: dict[str, Any] = {"libraries": ("lib.so",)}
 LIBRARIES = [
     Fault("library-file", "no file", beside(MUL_ADD, lambda _: b""), beside(MUL_ADD), 3 * X, **GIVEN),
@@ -412,6 +414,7 @@ LIBRARIES = [
     Fault("library-file", "no shared library", beside(MUL_ADD, lambda data: data[:16] + b"\x01" + data[17:]), beside(MUL_ADD), 3 * X, **GIVEN),
     Fault("library-file", "cut off", beside(MUL_ADD, lambda data: data[:400]), beside(MUL_ADD), 3 * X, **GIVEN),
     Fault("library-needs", "one that is nowhere", compiled(WITH_NEED, "nowhere"), compiled(ENTRY), POSITIVE, **GIVEN),
+    Fault("library-versions", "a newer libc", compiled(WITH_LIBC, edit=lambda data: data.replace(b"GLIBC_2.", b"GLIBC_9.")), compiled(WITH_LIBC), POSITIVE, **GIVEN),
     Fault("library-entry", "none", compiled("int other(void) { return 0; }"), compiled(ENTRY), POSITIVE, **GIVEN),
     row("custom-domain", "of a user", DECOMPOSED_LESS, DECOMPOSED, POSITIVE),
     row("custom-domain", "no function of this name", edited(DECOMPOSED, lambda m: setattr(m.graph.node[0], "op_type", "G")), DECOMPOSED, POSITIVE),
@@ -551,6 +554,15 @@ KERNELS = [
 ]  # fmt: skip
 
 
+CHECKED = [
+    row("onnx-checker", "a graph without a name", edited(RELU, lambda m: m.graph.ClearField("name")), RELU, POSITIVE),
+    row("onnx-checker", "metadata twice", edited(RELU, lambda m: m.metadata_props.extend([onnx.StringStringEntryProto(key="k", value="v")] * 2)), RELU, POSITIVE),
+    row("onnx-checker", "a tensor in two fields", edited(WEIGHTED, lambda m: m.graph.initializer[0].float_data.extend([1, 2])), WEIGHTED, 2 * X),
+    row("onnx-checker", "a branch without a name", edited(branch("o = Abs(x)"), lambda m: graph_of(m).ClearField("name")), branch("o = Abs(x)"), np.abs(X), feeds=YES),
+    row("onnx-checker", "an input without a name", edited(RELU, lambda m: m.graph.input.add().type.CopyFrom(m.graph.input[0].type)), RELU, POSITIVE),
+]  # fmt: skip
+
+
 FAULTS: list[Fault] = [
     *VERSIONS,
     *LIBRARIES,
@@ -561,5 +573,6 @@ FAULTS: list[Fault] = [
     *EXTERNAL_DATA,
     *TYPES,
     *KERNELS,
+    *CHECKED,
     *TRAPS,
 ]

@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from doctor_models import inference_in_this_process
+from doctor_models import WITH_LIBC, compiled, inference_in_this_process
 
 import custom_ops.onnx
 from custom_ops.cli import execute
@@ -118,6 +119,40 @@ def test_a_session_is_opened_where_asked(tmp_path: Path) -> None:
     ((severity, text),) = sessions(ours, libraries=[tmp_path / "none.so"])
     assert severity == "error"
     assert "none.so: the library must register" in text
+
+
+NEWER = """
+struct Base { const void *(*get)(unsigned); const char *(*version)(void); };
+void *RegisterCustomOps(void *options, const struct Base *base) {
+    const volatile int *api = base->get(VERSION);
+    int first = *api;  // null for a version that there is not
+    return (void *)(long)(first * 0);
+}
+"""
+
+
+def test_a_library_for_a_newer_api(tmp_path: Path) -> None:
+    library = compiled(NEWER.replace("VERSION", "1000"))
+    library(tmp_path)
+    model, path = parsed("y = Relu(x)"), tmp_path / "lib.so"
+    ((severity, text),) = sessions(model, libraries=[path])
+    assert severity == "error"
+    assert "the library must register in onnxruntime==" in text
+    assert "requested API version [1000] is not available" in text
+    assert text.endswith("deploy a newer onnxruntime, or build the library for this one")
+    library = compiled(NEWER.replace("VERSION", "16"))
+    library(tmp_path)
+    assert sessions(model, libraries=[path]) == []
+
+
+def test_a_library_for_a_newer_libc(tmp_path: Path) -> None:
+    compiled(WITH_LIBC, edit=lambda data: data.replace(b"GLIBC_2.", b"GLIBC_9."))(tmp_path)
+    path = tmp_path / "lib.so"
+    (found,) = custom_ops.onnx.doctor(parsed("y = Relu(x)"), libraries=[path]).findings
+    assert re.search(
+        r"must find GLIBC_9\.[\d.]+ in libc\S*, got a libc\S* that has", found.sentence
+    )
+    assert "GLIBC_2." in found.sentence
 
 
 def test_a_session_is_opened_in_the_installed_release_alone() -> None:

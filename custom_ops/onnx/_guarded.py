@@ -263,6 +263,13 @@ def without_large_weights(model: onnx.ModelProto, shapes: bool = True) -> onnx.M
     """
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
+    for scope in _walk.scopes(bare) if not shapes else ():  # whose indices would not fit
+        for sparse in scope.sparse_initializer if isinstance(scope, onnx.GraphProto) else ():
+            scope.initializer.add(
+                name=sparse.values.name, data_type=sparse.values.data_type, dims=[0]
+            )
+        if isinstance(scope, onnx.GraphProto):
+            del scope.sparse_initializer[:]
     for tensor in _walk.tensors(bare):
         if tensor.ByteSize() > _LARGEST_KEPT or tensor.data_location == tensor.EXTERNAL:
             empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])

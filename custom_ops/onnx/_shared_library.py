@@ -8,9 +8,10 @@ import functools
 import mmap
 import os
 import platform
+import re
 import struct
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _SHARED = 3  # ET_DYN
 _LOAD, _DYNAMIC = 1, 2  # types of program headers
 _END, _NEEDED, _HASH, _STRTAB, _SYMTAB, _STRSZ, _RPATH, _RUNPATH = 0, 1, 4, 5, 6, 10, 15, 29
 _GNU_HASH = 0x6FFFFEF5
+_VERDEF, _VERNEED = 0x6FFFFFFC, 0x6FFFFFFE
+_WEAK = 2  # a version that may be missing
 _DEFAULT_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
 
@@ -42,6 +45,8 @@ class SharedLibrary:
         rpath: Folders to look for them in before, and `runpath` after LD_LIBRARY_PATH.
         runpath: See there.
         exported: Names of the symbols that it defines.
+        versions: By library that it needs, the versions of symbols that must be there.
+        defined: The versions of symbols that it has.
     """
 
     path: Path
@@ -50,6 +55,8 @@ class SharedLibrary:
     rpath: tuple[str, ...]
     runpath: tuple[str, ...]
     exported: frozenset[str]
+    versions: Mapping[str, Sequence[str]]
+    defined: Sequence[str]
 
     def missing(self) -> list[str]:
         """Returns which libraries that it needs are found nowhere, those of its needs included."""
@@ -74,6 +81,22 @@ class SharedLibrary:
                         waiting.append((below, () if below.runpath else inherited + below.rpath))
         return lost
 
+    def lacking(self) -> dict[str, tuple[list[str], str]]:
+        """Returns by library the versions that it lacks, as GLIBC_2.38, and the newest it has."""
+        found: dict[str, tuple[list[str], str]] = {}
+        for name, wanted in self.versions.items():
+            place = self.find(name, self.rpath)
+            try:
+                defined = read(place).defined if place is not None else ()
+            except NoLibrary:
+                continue
+            lost = [version for version in wanted if version not in defined]
+            if lost and defined:  # the loader takes a library that has no versions at all
+                kind = lost[0].partition("_")[0]
+                alike = [version for version in defined if version.partition("_")[0] == kind]
+                found[name] = lost, max(alike or defined, key=_numbers)
+        return found
+
     def find(self, name: str, rpath: tuple[str, ...]) -> Path | None:
         """Returns where the loader finds a library, in the order in which it looks."""
         if "/" in name:
@@ -89,6 +112,10 @@ class SharedLibrary:
             return Path(_cached()[name])
         places = (Path(folder) / name for folder in _DEFAULT_FOLDERS)
         return next((place for place in places if place.is_file()), None)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(each) for each in re.findall(r"\d+", version)]
 
 
 @functools.cache
@@ -206,7 +233,41 @@ def _elf(path: Path, data: mmap.mmap) -> SharedLibrary:
         folders(_RPATH),
         folders(_RUNPATH),
         frozenset(names),
+        {text(file): wanted for file, wanted in _needs(data, order, entries, at, text)},
+        [text(each) for each in _defines(data, order, entries, at)],
     )
+
+
+def _needs(
+    data: mmap.mmap,
+    order: str,
+    entries: Mapping[int, Sequence[int]],
+    at: Callable[[int], int],
+    text: Callable[[int], str],
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields of each library that is needed its name's offset, and the versions."""
+    place = at(entries[_VERNEED][0]) if _VERNEED in entries else 0
+    while place:
+        _, count, file, first, step = struct.unpack_from(f"{order}HHIII", data, place)
+        wanted, inner = [], place + first
+        for _ in range(count):
+            _, flags, _, name, further = struct.unpack_from(f"{order}IHHII", data, inner)
+            if not flags & _WEAK:
+                wanted.append(text(name))
+            inner += further
+        yield file, wanted
+        place = place + step if step else 0
+
+
+def _defines(
+    data: mmap.mmap, order: str, entries: Mapping[int, Sequence[int]], at: Callable[[int], int]
+) -> Iterator[int]:
+    """Yields the offsets of the names of the versions that are defined."""
+    place = at(entries[_VERDEF][0]) if _VERDEF in entries else 0
+    while place:
+        first, step = struct.unpack_from(f"{order}II", data, place + 12)
+        yield int(struct.unpack_from(f"{order}I", data, place + first)[0])
+        place = place + step if step else 0
 
 
 def _symbols(

@@ -1,6 +1,7 @@
 """The rules of the doctor, by what they are about; `ALL` has them in the order of the report."""
 
 from custom_ops.onnx._doctor.rules import (
+    checker,
     external_data,
     functions,
     kernels,
@@ -27,6 +28,7 @@ ALL: tuple[Rule, ...] = (
     *types.RULES,
     *sizes.RULES,
     *kernels.RULES,
+    *checker.RULES,
     *weights.RULES,
     *traps.RULES,
 )

@@ -59,6 +59,20 @@ def library_needs(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def library_versions(subject: Subject) -> Iterator[Finding]:
+    """The libraries that a library needs are as new as it asks, as GLIBC_2.38 of libc.so.6."""
+    for library in _read(subject):
+        for name, (lost, newest) in library.lacking().items():
+            yield Finding(
+                Severity.ERROR,
+                "library-versions",
+                str(library.path),
+                f"the library must find {', '.join(lost)} in {name}, got a {name} that has "
+                f"{newest} at most",
+                "build it on a system as old as this one, or deploy to a newer one",
+            )
+
+
 def library_entry(subject: Subject) -> Iterator[Finding]:
     """Each library has the function that registers its ops."""
     for library in _read(subject):
@@ -161,6 +175,7 @@ def _our_ops() -> list[str]:
 RULES: tuple[Rule, ...] = (
     library_file,
     library_needs,
+    library_versions,
     library_entry,
     custom_domain,
     exporter_leftover,
