@@ -1,13 +1,12 @@
 """Compares what the tables of kernels say of onnx's own node models with what releases do to them.
 
-    python tools/check_kernel_tables.py [RELEASE ...] [--torchvision] [--own] [--cache FOLDER]
+    python tools/check_kernel_tables.py [RELEASE ...] [--own] [--cache FOLDER]
 
 Each release (1.17, 1.20, 1.23, 1.27 and 1.32, if none is named) opens a session of every model of
 onnx.backend.test whose opset it takes. A model that loads although an error is predicted is a
-false alarm; one that is refused without is missed, and named. --torchvision takes one model of each
-family of torchvision instead, with random weights, through the TorchScript exporter; --own the ops
-of the runtime's own domains, each in a model of one node, in every combination of element types.
-There a refusal is missed that is for want of a kernel. Ends with exit code 1 where there is a false
+false alarm; one that is refused without is missed, and named. --own takes the ops of the runtime's
+own domains instead, each in models of one node, in every combination of element types; there a
+refusal counts as missed that is for want of a kernel. Ends with exit code 1 where there is a false
 alarm, or more than 1% is missed.
 """
 
@@ -15,7 +14,6 @@ import argparse
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,31 +33,6 @@ from custom_ops.onnx._kernels.typed import SchemaOf
 
 RELEASES = ("1.17", "1.20", "1.23", "1.27", "1.32")
 _MOST_MISSED = 0.01
-_OPSET = 18
-# By model: the shape of its image or video, and whether it takes a list of them.
-_IMAGE = ((1, 3, 224, 224), False)
-_DETECTION = ((3, 64, 64), True)
-FAMILIES: dict[str, tuple[tuple[int, ...], bool]] = {
-    **dict.fromkeys(
-        (
-            *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s"),
-            *("googlenet", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),
-            *("regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5"),
-            *("squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32", "wide_resnet50_2"),
-        ),
-        _IMAGE,
-    ),
-    "inception_v3": ((1, 3, 299, 299), False),
-    "deeplabv3_mobilenet_v3_large": ((1, 3, 64, 64), False),
-    "lraspp_mobilenet_v3_large": ((1, 3, 64, 64), False),
-    "fcn_resnet50": ((1, 3, 64, 64), False),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": _DETECTION,
-    "ssdlite320_mobilenet_v3_large": _DETECTION,
-    "retinanet_resnet50_fpn": _DETECTION,
-    "keypointrcnn_resnet50_fpn": _DETECTION,
-    "r3d_18": ((1, 3, 4, 64, 64), False),
-    "raft_small": ((1, 3, 128, 128), False),
-}
 
 
 def node_models() -> dict[str, onnx.ModelProto]:
@@ -69,24 +42,6 @@ def node_models() -> dict[str, onnx.ModelProto]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the references, which divide by zero
         return {c.name: c.model for c in collect_testcases(None) if c.model is not None}
-
-
-def torchvision_models() -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yields one model of each family of torchvision by name."""
-    import torch
-    import torchvision
-
-    warnings.filterwarnings("ignore")  # of the tracer, which the families make warn of everything
-    for name, (shape, listed) in FAMILIES.items():
-        with_backbone = listed or name.startswith(("deeplabv3", "lraspp", "fcn"))
-        backbone = {"weights_backbone": None} if with_backbone else {}
-        model = torchvision.models.get_model(name, weights=None, **backbone).eval()
-        images = [torch.zeros(shape)]
-        args = (images,) if listed else tuple(images * (2 if name == "raft_small" else 1))
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.onnx"
-            torch.onnx.export(model, args, file, dynamo=False, opset_version=_OPSET)
-            yield name, onnx.load(file)
 
 
 def predicted(model: onnx.ModelProto, release: str) -> bool:
@@ -183,7 +138,6 @@ def main() -> int:
     """Examines the releases that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("release", nargs="*", default=RELEASES, help="as 1.20")
-    parser.add_argument("--torchvision", action="store_true", help="its models instead")
     parser.add_argument("--own", action="store_true", help="the runtime's own ops instead")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the environments are kept")
     arguments = parser.parse_args()
@@ -194,15 +148,12 @@ def main() -> int:
         good = good and bool(report)
     if arguments.own:
         return 0 if good else 1
-    groups = ({name: each} for name, each in torchvision_models())
-    for models in groups if arguments.torchvision else [node_models()]:
-        if arguments.torchvision:
-            print(*models)
-        for release in arguments.release:
-            with tempfile.TemporaryDirectory() as folder:
-                report = examine(models, release, arguments.cache, Path(folder))
-            print(report, flush=True)
-            good = good and bool(report)
+    models = node_models()
+    for release in arguments.release:
+        with tempfile.TemporaryDirectory() as folder:
+            report = examine(models, release, arguments.cache, Path(folder))
+        print(report, flush=True)
+        good = good and bool(report)
     return 0 if good else 1
 
 

@@ -1,13 +1,15 @@
 """Compares what the doctor says of broken models with what releases of ONNX Runtime do to them.
 
     python tools/doctor_matrix.py [RELEASE ...] [--cache FOLDER] [--only CODE]
+    python tools/doctor_matrix.py [RELEASE ...] [--cache FOLDER] --torchvision FOLDER
 
 Each release (1.17, 1.20, 1.23, 1.27 and 1.32, if none is named) opens and runs the models of
 tests/doctor_models.py, with each fault and without it. An error of the doctor must be a model that
 is refused or computes other numbers, and a model that is must be an error; without its fault a
 model must run, and have none. A fault that makes a session hang is not tried, and what lies outside
-the folder of a model is an error whatever a release does. Ends with exit code 1 where they
-disagree.
+the folder of a model is an error whatever a release does. --torchvision takes a model of each
+family of torchvision instead, by each exporter, as torchvision_models.py puts them into a folder,
+and asks for false alarms alone. Ends with exit code 1 where they disagree.
 """
 
 import argparse
@@ -23,7 +25,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from doctor_models import FAULTS, Fault, Maker, inference_in_this_process
 from packaging.version import Version
-from releases import CACHE, Outcome, environment, run_cases, version
+from releases import CACHE, Outcome, environment, load, run_cases, version
+from torchvision_models import exported
 
 import custom_ops.onnx
 
@@ -98,13 +101,41 @@ def disagreement(trial: Trial, release: str) -> str:
     return ""
 
 
+def on_torchvision(releases: Sequence[str], cache: Path, folder: Path) -> int:
+    """Prints what the doctor finds in models of torchvision, and returns how many false alarms.
+
+    Only what the doctor has errors for is loaded.
+    """
+    bad = 0
+    for family, exporter, path in exported(folder):
+        if not path.exists():
+            print(f"{family} by {exporter}: {path.with_name('refused').read_text()}", flush=True)
+            continue
+        for release in releases:
+            with inference_in_this_process():
+                report = custom_ops.onnx.doctor(path, f"onnxruntime=={release}")
+            codes = sorted({f"{each.severity} {each.code}" for each in report.findings})
+            runs = report or load(environment(release, cache), [path]) == [None]
+            alarm = runs and not report
+            bad += alarm
+            said = f"{'false alarm: ' * alarm}{', '.join(codes) or 'nothing'}"
+            print(f"{family} by {exporter} on {release}: {said}", flush=True)
+    return bad
+
+
 def main() -> int:
     """Compares in the releases that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("release", nargs="*", help="as 1.20; the five of the matrix if left out")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the environments are kept")
     parser.add_argument("--only", help="the faults of one code")
+    parser.add_argument("--torchvision", type=Path, help="a folder for its models")
     arguments = parser.parse_args()
+    if arguments.torchvision is not None:
+        releases = arguments.release or RELEASES
+        bad = on_torchvision(releases, arguments.cache, arguments.torchvision)
+        print(f"{bad} false alarms")
+        return 1 if bad else 0
     bad = 0
     for release in arguments.release or RELEASES:
         faults = [
