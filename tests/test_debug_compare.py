@@ -187,3 +187,38 @@ def test_swapped_operands(tmp_path: Path) -> None:
     node.input[:] = node.input[::-1]
     (fault,) = custom_ops.debug.compare(Difference(), model, inputs).faults
     assert (fault.node, fault.difference) == (node.name, "its inputs are in another order")
+
+
+class Branches(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x).relu()
+
+        def bright(y: torch.Tensor) -> torch.Tensor:
+            return self.conv(y).sigmoid() * 2
+
+        def dark(y: torch.Tensor) -> torch.Tensor:
+            return self.conv(y.tanh()) + 1
+
+        return torch.cond(y.mean() > 0.5, bright, dark, (y,)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0], ids=["else", "then"])
+def test_the_branch_that_is_taken(scale: float, tmp_path: Path) -> None:
+    module, x = Branches().eval(), scale * torch.randn(1, 3, 8, 8).abs()
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx")
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert found
+    inside = ["aten.sigmoid", "aten.mul"] if scale > 1 else ["aten.tanh", "aten.add"]
+    assert set(inside) <= {value.partner for value in found.values}
+    model = onnx.load(tmp_path / "m.onnx")
+    which = "then_branch" if scale > 1 else "else_branch"
+    (branch,) = (a.g for a in node_of(model, "If").attribute if a.name == which)
+    node = next(node for node in branch.node if node.op_type == "Conv")
+    node.input[1] = weight(model, node.input[1], lambda w: w * np.float32(1.1))
+    (fault,) = custom_ops.debug.compare(module, model, x).faults
+    assert fault.node == node.name
+    assert fault.difference.startswith("input 1, ")

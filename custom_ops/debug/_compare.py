@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 
 from custom_ops._errors import first_line
-from custom_ops.debug import _graph, _pairing, _record, _runs
+from custom_ops.debug import _branches, _graph, _pairing, _record, _runs
 from custom_ops.debug._culprit import Paired, first_difference, fresh
 from custom_ops.debug._judge import Judge, fault
 from custom_ops.debug._result import Comparison, Fault
@@ -92,6 +92,7 @@ def compare(
         runner = session if session is not None else _opened(model, libraries)
         plain = _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
     with timed("instrumented"):
+        graph = _branches.taken(graph, feeds, libraries)
         arriving = _runs.instrumented(graph, feeds, libraries)
     with timed("pairing"):
         pairs = _pairing.pair(graph, arriving, recording)
@@ -111,6 +112,7 @@ def compare(
             given = Paired(graph, pairs.of_value)
             try:
                 again = fresh(module, call, graph, recording, feeds)
+                given, again = given.shared(again), again.shared(given)
                 faults = [_explained(each, given, again) for each in faults]
             except Exception as error:
                 notes.append(f"the module does not export afresh: {first_line(error)}")
@@ -133,9 +135,10 @@ def _explained(fault: Fault, given: Paired, again: Paired) -> Fault:
 
     Where none does, the runtime computes something else than torch, and the last node stands.
     """
-    ref = given.of_value[fault.name]
-    region, expected = given.regions[ref], again.regions.get(ref)
-    found = first_difference(given, region, again, expected) if expected is not None else None
+    ref = given.of_value.get(fault.name)
+    if ref is None:  # the fresh export has no such result
+        return fault
+    found = first_difference(given, given.regions[ref], again, again.regions[ref])
     if found is None:
         return fault
     node, how = found

@@ -15,7 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 
 import custom_ops.onnx
-from custom_ops.debug import _graph, _pairing, _runs
+from custom_ops.debug import _branches, _graph, _pairing, _runs
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._record import Recording, Ref
 from custom_ops.onnx import _walk
@@ -41,6 +41,11 @@ class Paired:
             self.of_value[name]: [node for node in nodes if not node.constant]
             for name, nodes in found.items()
         }
+
+    def shared(self, other: "Paired") -> "Paired":
+        """Returns the model with those values alone whose results the other model has too."""
+        known = set(other.of_value.values())
+        return Paired(self.graph, {n: ref for n, ref in self.of_value.items() if ref in known})
 
     def literal(self, name: str) -> Array | None:
         """Returns a weight or constant; None of what is computed."""
@@ -110,6 +115,7 @@ def fresh(
         )
         graph = _graph.of_document(read(path))
         named = dict(zip(graph.inputs, feeds.values(), strict=True))
+        graph = _branches.taken(graph, named)
         values = _runs.instrumented(graph, named)
     return Paired(graph, _pairing.pair(graph, values, recording).of_value)
 

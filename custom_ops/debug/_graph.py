@@ -215,7 +215,7 @@ def cut_apart(graph: Graph, cuts: Mapping[str, Array]) -> tuple[onnx.ModelProto,
         of each value. Only the inputs in use are there.
     """
     taken = {name for node in graph.nodes for name in used(node.proto)} | set(graph.producer)
-    fed = {name: _free(f"{name}/fed", taken) for name in cuts}
+    fed = {name: free(f"{name}/fed", taken) for name in cuts}
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.proto)
     in_use: set[str] = set()
@@ -308,7 +308,8 @@ def _known_to_numpy(dtype: ir.DataType) -> bool:
     ) or (dtype.is_integer() and dtype.bitwidth >= 8)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free(name: str, taken: set[str]) -> str:
+    """Returns a name that is not taken, like the one given."""
     while name in taken:
         name += "'"
     return name
