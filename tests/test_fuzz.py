@@ -11,6 +11,8 @@ import pytest
 from models_to_break import seeds
 from test_cli import call
 
+import custom_ops.onnx
+
 COUNT = 200
 
 
@@ -121,3 +123,15 @@ def test_commands_on_junk(command: tuple[str, ...], content: bytes, tmp_path: Pa
     assert "must hold an ONNX model" in outcome.sentence
     assert "Traceback" not in outcome.err
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_onnx_says_of_a_name_with_two_lines_is_one_sentence() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2] x, float s) => (uint8[2] y) {
+            y = QuantizeLinear (x, s) }"""
+    )
+    model.graph.node[0].name = "a\nb"
+    del model.graph.node[0].output[:]
+    with pytest.raises(ValueError, match="a b") as refused:
+        custom_ops.onnx.replace(model, "decomposed")
+    assert "\n" not in str(refused.value)

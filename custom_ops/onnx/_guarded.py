@@ -24,7 +24,10 @@ FunctionKey = tuple[str, str, str]
 
 
 class Refused(Exception):
-    """What onnx said of a model, or that a limit was reached."""
+    """What onnx said of a model, or that a limit was reached, in one line."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(" ".join(said.split()))  # names of a model may have line breaks
 
 
 class Said(Refused):
