@@ -535,6 +535,38 @@ def added(call: str) -> onnx.ModelProto:
 
 OWN = ', "com.microsoft": 1'
 GELU = np.array([0.841344746, -0.045500264], np.float32)
+
+
+def pool(count_include_pad: int, opset: int = 17, size: object = 6) -> onnx.ModelProto:
+    """Windows of three ones at 0, 2 and 4, of which the last ends behind six places."""
+    return parsed(
+        "y = AveragePool <kernel_shape = [3], strides = [2], ceil_mode = 1, "
+        f"count_include_pad = {count_include_pad}> (x)",
+        f"float[1, 1, {size}] x",
+        "float[1, 1, M] y",
+        opset=opset,
+    )
+
+
+def rotated(attributes: str) -> onnx.ModelProto:
+    """Turned by no angle."""
+    model = parsed(
+        f"y = RotaryEmbedding <rotary_embedding_dim = 2 {attributes}> (x, cos, sin)",
+        "float[1, 1, 2, 4] x",
+        "float[1, 1, 2, 4] y",
+        opset=23,
+    )
+    one = np.ones((1, 2, 1), np.float32)
+    return with_tensor(model, ("cos", one), ("sin", 0 * one))
+
+
+PLACES = np.ones((1, 1, 6), np.float32)
+SPECTRUM = {"x": np.array([[[1, 0], [3, 0]]], np.float32)}
+IN, OUT = "float[1, 2, 2] x", "float[1, 2, 1] y"
+REAL = (("start", [0]), ("end", [1]), ("axis", [2]))
+QUERIES = np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4)
+
+
 KERNELS = [
     row("unknown-op", "no such op", parsed("y = Reluu(x)"), RELU, POSITIVE),
     row("unknown-op", "of a newer opset", parsed("y = Mish(x)"), parsed("y = Mish(x)", opset=18), X * np.tanh(np.log1p(np.exp(X)))),
@@ -549,6 +581,10 @@ KERNELS = [
     row("kernel-casts", "of onnxruntime's own op", parsed("t = Cast<to = 10>(x) u = com.microsoft.QuickGelu(t) y = Cast<to = 1>(u)", imports=OWN), parsed("y = com.microsoft.QuickGelu(x)", imports=OWN), [0, 0], feeds={"x": 0 * X}),
     row("unknown-op", "of a domain that has none", parsed("y = com.microsoft.experimental.Gelu(x)", imports=', "com.microsoft.experimental": 1'), parsed("y = com.microsoft.Gelu(x)", imports=OWN), GELU),
     row("kernel-casts", "float16", parsed("t = Cast<to = 10>(x) u = Ceil(t) y = Cast<to = 1>(u)"), parsed("y = Ceil(x)"), X),
+    row("faulty-kernel", "windows that end behind the padding", pool(1), pool(0), np.ones((1, 1, 3)), feeds={"x": PLACES}),
+    row("faulty-kernel", "such windows at opset 19", pool(1, 19), pool(0, 19), np.ones((1, 1, 3)), feeds={"x": PLACES}),
+    row("faulty-kernel", "the inverse of half a spectrum", parsed("y = DFT <axis = 1, inverse = 1, onesided = 1> (x)", IN, OUT), with_tensor(parsed("f = DFT <axis = 1, inverse = 1> (x) y = Slice(f, start, end, axis)", IN, OUT), *REAL), [[[2], [-1]]], feeds=SPECTRUM),
+    row("faulty-kernel", "a part of the rotary embedding", rotated(""), rotated(", num_heads = 1"), QUERIES, feeds={"x": QUERIES}, oldest="1.23"),
     row("function-overloads", "of one name", called("F", "other"), called("G", ""), np.array([0, 2])),
     row("function-outputs", "the last", ONE_OUTPUT, edited(ONE_OUTPUT, lambda m: m.graph.node[0].output.append("")), -X),
 ]  # fmt: skip

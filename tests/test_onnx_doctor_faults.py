@@ -7,7 +7,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from doctor_models import DECOMPOSED, FAULTS, RELU, Fault, inference_in_this_process, nested, parsed
+from doctor_models import (
+    DECOMPOSED,
+    FAULTS,
+    RELU,
+    Fault,
+    inference_in_this_process,
+    nested,
+    parsed,
+    pool,
+)
 from onnx import helper
 from work import calls
 
@@ -220,3 +229,45 @@ def test_what_is_fixable_has_a_mend(tmp_path: Path) -> None:
         fixable |= {finding.code for finding in report.findings if finding.fixable}
     assert "unsorted" in fixable
     assert fixable <= MENDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("opset", "size", "severities"),
+    [
+        (17, 6, {"1.17": "error", "1.28": "error", "1.29": "note"}),
+        (19, 6, {"1.20": "error", "1.21": "note", "1.32": "note"}),
+        (17, "N", {"1.28": "warning", "1.29": "note"}),
+        (17, 5, {"1.17": None, "1.32": None}),
+    ],
+)
+def test_a_faulty_kernel_is_told_of_where_its_fault_shows(
+    opset: int, size: object, severities: dict[str, str | None]
+) -> None:
+    for release, severity in severities.items():
+        report = custom_ops.onnx.doctor(pool(1, opset, size), f"onnxruntime=={release}")
+        found = {each.code: str(each.severity) for each in report.findings}
+        assert found.get("faulty-kernel") == severity
+
+
+def test_a_fault_that_depends_on_numbers_is_a_warning() -> None:
+    model = parsed(
+        "y = Attention <is_causal = 1> (x, x, x, , , , n)",
+        "float[1, 1, 2, 4] x, int64[1] n",
+        "float[1, 1, 2, 4] y",
+        opset=24,
+        ir_version=10,
+    )
+    for release, severity in (("1.27", "warning"), ("1.28", "note")):
+        (found,) = custom_ops.onnx.doctor(model, f"onnxruntime=={release}").findings
+        assert (found.code, str(found.severity)) == ("faulty-kernel", severity)
+
+
+@pytest.mark.parametrize("name", ["kernel_shape", "strides", "pads", "auto_pad", "dilations"])
+def test_malformed_attributes_end_no_rule(name: str) -> None:
+    model = pool(1)
+    kept = [each for each in model.graph.node[0].attribute if each.name != name]
+    for value in (3, [0], [-1, 2], 2.5, "text", model.graph):
+        broken = pool(1)
+        del broken.graph.node[0].attribute[:]
+        broken.graph.node[0].attribute.extend([*kept, helper.make_attribute(name, value)])
+        custom_ops.onnx.doctor(broken)

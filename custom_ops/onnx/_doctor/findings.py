@@ -41,10 +41,15 @@ class Finding:
     remedy: str
     fixable: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def advice(self) -> str:
+        """Where, what is wrong and what to do, in one line whatever the names of the model are."""
         where = f"{self.where}: " if self.where else ""
-        fixable = " (fixable)" if self.fixable else ""
-        return f"{self.severity} {self.code}: {where}{self.sentence}; {self.remedy}{fixable}"
+        text = f"{where}{self.sentence}; {self.remedy}"
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.code}: {self.advice}{' (fixable)' * self.fixable}"
 
 
 @dataclass(frozen=True)

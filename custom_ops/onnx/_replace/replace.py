@@ -134,10 +134,8 @@ def _valid(document: Document, release: Target) -> ir.Model:
     subject = Subject(document, release)
     for rule in _WHOLE:
         for found in rule(subject):
-            where = f"{found.where}: " if found.where else ""
             raise ValueError(
-                f"replace: model must be a whole graph, got {document.name}: {where}"
-                f"{found.sentence}; {found.remedy}"
+                f"replace: model must be a whole graph, got {document.name}: {found.advice}"
             )
     graph = document.graph()
     try:

@@ -3,6 +3,7 @@
 from custom_ops.onnx._doctor.rules import (
     checker,
     external_data,
+    faulty_kernels,
     functions,
     kernels,
     libraries,
@@ -29,6 +30,7 @@ ALL: tuple[Rule, ...] = (
     *sizes.RULES,
     *kernels.RULES,
     *checker.RULES,
+    *faulty_kernels.RULES,
     *weights.RULES,
     *traps.RULES,
 )
