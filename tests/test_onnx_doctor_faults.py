@@ -249,6 +249,18 @@ def test_a_faulty_kernel_is_told_of_where_its_fault_shows(
         assert found.get("faulty-kernel") == severity
 
 
+def test_a_faulty_kernel_in_a_function_is_told_of_by_the_sizes_of_its_calls() -> None:
+    body = pool(1).graph.node[0]
+    calls = '<ir_version: 9, opset_import: ["": 17, "f": 1]> g ({}) => (float[1, 1, M] y) {{ {} }}'
+    text = '<domain: "f", opset_import: ["": 17]> P (x) => (y) { y = Relu(x) }'
+    for given, severity in (("float[1, 1, 6] x", "error"), ("float[1, 1, 5] x", None)):
+        model = onnx.parser.parse_model(calls.format(given, "y = f.P(x)") + text)
+        model.functions[0].node[0].CopyFrom(body)
+        report = custom_ops.onnx.doctor(model, "onnxruntime==1.28")
+        found = {each.code: str(each.severity) for each in report.findings}
+        assert found.get("faulty-kernel") == severity
+
+
 def test_a_fault_that_depends_on_numbers_is_a_warning() -> None:
     model = parsed(
         "y = Attention <is_causal = 1> (x, x, x, , , , n)",
