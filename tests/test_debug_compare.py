@@ -1,11 +1,13 @@
 """Tests of `custom_ops.debug.compare` on real exports, with faults put into the files."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -155,8 +157,12 @@ def test_the_tolerance_replaces_the_limits(net: Net, x: torch.Tensor, path: Path
 
 
 def test_wrong_arguments(net: Net, x: torch.Tensor, path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^compare: module must be a torch\.nn\.Module, got "):
-        custom_ops.debug.compare("net", path, x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^compare: module must be a torch\.nn\.Module, or "):
+        custom_ops.debug.compare(3, path, x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^compare: args must be a dict of arrays by the names "):
+        custom_ops.debug.compare(path, path, x)
+    with pytest.raises(ValueError, match=r"^compare: feeds must hold the inputs x, got y, z"):
+        custom_ops.debug.compare(path, path, {"y": x.numpy(), "z": x.numpy()})
     with pytest.raises(
         ValueError, match=r"^compare: model must have the inputs input1, input2, got x; "
     ):
@@ -222,3 +228,55 @@ def test_the_branch_that_is_taken(scale: float, tmp_path: Path) -> None:
     (fault,) = custom_ops.debug.compare(module, model, x).faults
     assert fault.node == node.name
     assert fault.difference.startswith("input 1, ")
+
+
+# two models
+
+
+def test_two_models(x: torch.Tensor, path: Path) -> None:
+    feeds = {"x": x.numpy()}
+    found = custom_ops.debug.compare(path, path, feeds)
+    assert found
+    assert found.unmatched == ()
+    assert {value.introduced for value in found.values} == {0.0}
+    model = onnx.load(path)
+    names = [scaled(model).name, transposed(model).name]
+    found = custom_ops.debug.compare(path, model, feeds)
+    assert [fault.node for fault in found.faults] == names
+    assert found.faults[1].module == ("head",)
+
+
+def test_half_beside_single_precision(net: Net, x: torch.Tensor, tmp_path: Path) -> None:
+    single, half = tmp_path / "single.onnx", tmp_path / "half.onnx"
+    custom_ops.onnx.export(net, x, single, verify=False)
+    custom_ops.onnx.export(copy.deepcopy(net).half(), x.half(), half, verify=False)
+    feeds = {"x": x.numpy()}
+    found = custom_ops.debug.compare(single, half, feeds)
+    assert found
+    assert len(found.values) > 10
+    model = onnx.load(half)
+    node = other_attribute(model)
+    model.graph.node[list(model.graph.node).index(node)].attribute[0].f = 0.6
+    (fault,) = custom_ops.debug.compare(single, model, feeds).faults
+    assert fault.node == node.name
+
+
+def test_optimized_beside_not(x: torch.Tensor, path: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    custom_ops.onnx.session(path, sess_options=options)
+    found = custom_ops.debug.compare(path, tmp_path / "optimized.onnx", {"x": x.numpy()})
+    assert found
+    assert found.values
+
+
+def test_a_session_that_gives_something_else(
+    net: Net, x: torch.Tensor, path: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(path)
+    scaled(model)
+    other = custom_ops.onnx.session(model)
+    found = custom_ops.debug.compare(net, path, x, session=other)
+    assert {fault.kind for fault in found.faults} == {"optimization"}
+    assert not found

@@ -1,9 +1,7 @@
-"""Compares a torch module with its ONNX model: what each layer introduces, and what arrives."""
+"""Compares a torch module, or another model, with an ONNX model, layer by layer."""
 
-import functools
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,18 +12,20 @@ import torch
 from custom_ops._errors import first_line
 from custom_ops.debug import _branches, _graph, _pairing, _record, _runs
 from custom_ops.debug._culprit import Paired, first_difference, fresh
-from custom_ops.debug._judge import Judge, fault
+from custom_ops.debug._judge import Judge
+from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
+from custom_ops.debug._torch_side import TorchSide
+from custom_ops.debug._work import Work
 from custom_ops.onnx import _inputs, _verify
-from custom_ops.onnx import session as open_session
 from custom_ops.onnx._inputs import Call
-from custom_ops.onnx._reading import ModelLike, read
+from custom_ops.onnx._reading import Document, ModelLike, read
 
 
 def compare(
-    module: torch.nn.Module,
+    module: torch.nn.Module | ModelLike,
     model: ModelLike,
-    args: Sequence[Any] | torch.Tensor,
+    args: Sequence[Any] | torch.Tensor | Mapping[str, Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
@@ -35,33 +35,36 @@ def compare(
     details: bool = False,
     explain: bool = True,
 ) -> Comparison:
-    """Compares a module with its model, layer by layer.
+    """Compares a module, or another model, with a model, layer by layer.
 
-    The module runs once. The model runs three times: as it is, with every value as an output
-    ("inherited", what arrives there), and cut apart, each piece fed with torch's values
-    ("introduced", what the piece itself makes wrong). A piece is at fault where it introduces
-    more than its limit.
+    The reference runs once. The model runs three times: as it is, with every value as an output
+    ("inherited", what arrives there), and cut apart, each piece fed with the values of the
+    reference ("introduced", what the piece itself makes wrong). A piece is at fault where it
+    introduces more than its limit.
 
     Args:
-        module: The torch module, in the mode in which it was exported.
-        model: Path, bytes or ModelProto.
-        args: Its inputs; one tensor stands for itself.
-        kwargs: Its keyword inputs.
+        module: The reference: a torch module, in the mode in which it was exported, or a model:
+            before an optimization, in float32, for another runtime.
+        model: The model to judge: path, bytes or ModelProto.
+        args: The inputs of the module; one tensor stands for itself. Of a model: arrays by name.
+        kwargs: The keyword inputs of the module.
         tolerance: The limit of every value, as an absolute difference, in place of those below.
         session: The session to judge, with its options and providers; one of our own if left out.
         limit: How many times the largest of these a piece may introduce: torch's own error
             against the same ops in float64, one eps of the dtype times the largest magnitude,
-            and the change in float64 when the inputs move by half a unit in the last place.
+            and the change in float64 when the inputs move by half a unit in the last place. Of
+            two models: the second of these, and the change of the piece when its inputs so move,
+            both in the coarser dtype.
         libraries: Files of further libraries of custom ops that the model needs.
+        details: Whether to compute `Value.details` of all values, not only of those at fault.
         explain: Whether to export the module afresh where there is a fault, and tell how the
             guilty node differs from what it exports to now.
-        details: Whether to compute `Value.details` of all values, not only of those at fault.
 
     Returns:
         A `Comparison`: true where no piece is at fault.
 
     Raises:
-        ValueError: The module, or inputs that the model does not have.
+        ValueError: The reference, or inputs that it or the model does not have.
 
     Example:
         >>> import torch, custom_ops.debug
@@ -71,13 +74,43 @@ def compare(
         >>> bool(custom_ops.debug.compare(module, path, x))
         True
     """
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"compare: module must be a torch.nn.Module, got {module!r}")
-    call = Call((args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
-    seconds: dict[str, float] = {}
-    timed = functools.partial(_timed, seconds)
-    with timed("read"):
-        document = read(model)
+    work = Work(libraries, session)
+    if isinstance(module, torch.nn.Module):
+        if isinstance(args, Mapping):
+            call = Call((), {**args, **(kwargs or {})})
+        else:
+            given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+            call = Call(given, dict(kwargs or {}))
+        return _compare_module(
+            module, read(model), call, work,
+            tolerance=tolerance, limit=limit, details=details, explain=explain,
+        )  # fmt: skip
+    if not isinstance(module, (str, os.PathLike, bytes, onnx.ModelProto)):
+        raise ValueError(
+            f"compare: module must be a torch.nn.Module, or a model as path, bytes or ModelProto, "
+            f"got {module!r}"
+        )
+    if not isinstance(args, Mapping):
+        raise ValueError(
+            f"compare: args must be a dict of arrays by the names of the inputs where two models "
+            f"are compared, got {type(args).__name__}"
+        )
+    documents = read(module), read(model)
+    return compare_models(*documents, args, work, tolerance=tolerance, limit=limit, details=details)
+
+
+def _compare_module(
+    module: torch.nn.Module,
+    document: Document,
+    call: Call,
+    work: Work,
+    *,
+    tolerance: float | None,
+    limit: float,
+    details: bool,
+    explain: bool,
+) -> Comparison:
+    with work.part("read"):
         graph = _graph.of_document(document)
         own = _inputs.input_names(module, call)
         names = _verify.names_in_model("compare", graph.inputs, own)
@@ -86,47 +119,43 @@ def compare(
             for name, tensor in zip(names, call.tensors, strict=True)
             if name in graph.inputs
         }
-    with timed("torch"):
+    with work.part("torch"):
         recording = _record.record(module, call)
-    with timed("plain"):
-        runner = session if session is not None else _opened(model, libraries)
-        plain = _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
-    with timed("instrumented"):
-        graph = _branches.taken(graph, feeds, libraries)
-        arriving = _runs.instrumented(graph, feeds, libraries)
-    with timed("pairing"):
+    plain = work.plain(graph, feeds)
+    with work.part("instrumented"):
+        graph = _branches.taken(graph, feeds, work.libraries)
+        arriving = _runs.instrumented(graph, feeds, work.libraries)
+    with work.part("pairing"):
         pairs = _pairing.pair(graph, arriving, recording)
-    with timed("cut"):
-        expected = {
-            name: _verify.to_array(recording.value(ref)) for name, ref in pairs.of_value.items()
-        }
-        introduced = _runs.cut(graph, expected, feeds, libraries)
-    with timed("judging"):
-        judge = Judge(graph, recording, pairs.of_value, limit, tolerance, details)
-        values = tuple(judge.values(expected, arriving, introduced))
-        outputs = tuple(judge.outputs(expected, arriving, plain))
-    faults = [fault(value, "nodes") for value in values if not value.ok]
-    notes = []
-    if faults and explain:
-        with timed("fresh export"):
-            given = Paired(graph, pairs.of_value)
+        results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}
+    with work.part("cut"):
+        expected = {name: _verify.to_array(result) for name, result in results.items()}
+        introduced = _runs.cut(graph, expected, feeds, work.libraries)
+
+    def explained(faults: list[Fault]) -> list[Fault]:
+        if not faults or not explain:
+            return faults
+        with work.part("fresh export"):
             try:
                 again = fresh(module, call, graph, recording, feeds)
-                given, again = given.shared(again), again.shared(given)
-                faults = [_explained(each, given, again) for each in faults]
-            except Exception as error:
-                notes.append(f"the module does not export afresh: {first_line(error)}")
-    faults += [fault(value, "optimization") for value in outputs if not value.ok]
-    return Comparison(
-        values=values,
-        faults=tuple(faults),
-        outputs=outputs,
-        unmatched=pairs.unmatched,
-        approximate=pairs.approximate,
-        notes=tuple(notes),
-        model=document.name,
-        versions=_versions(),
-        seconds=tuple(seconds.items()),
+            except Exception as error:  # of torch's exporter, which may raise anything
+                work.notes.append(f"the module does not export afresh: {first_line(error)}")
+                return faults
+            given = Paired(graph, pairs.of_value)
+            given, again = given.shared(again), again.shared(given)
+            return [_explained(fault, given, again) for fault in faults]
+
+    side = TorchSide(recording, pairs.of_value, frozenset(pairs.of_value.values()), limit)
+    return work.judged(
+        Judge(graph, side, frozenset(pairs.of_value), limit, tolerance, details),
+        expected,
+        arriving,
+        introduced,
+        plain,
+        explained,
+        pairs.unmatched,
+        pairs.approximate,
+        document.name,
     )
 
 
@@ -143,22 +172,3 @@ def _explained(fault: Fault, given: Paired, again: Paired) -> Fault:
         return fault
     node, how = found
     return replace(fault, node=node.proto.name, op_type=node.proto.op_type, difference=how)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Notes how long a part takes."""
-    begin = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - begin
-
-
-def _opened(model: ModelLike, libraries: Sequence[str]) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    for library in libraries:
-        options.register_custom_ops_library(library)
-    return open_session(model, sess_options=options)
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
-    return tuple((each.__name__, each.__version__) for each in (torch, onnx, onnxruntime))

@@ -290,6 +290,11 @@ def inputs_of(region: Sequence[Node]) -> Iterator[str]:
             yield name
 
 
+def numpy_type(element_type: int) -> np.dtype[Any]:
+    """Returns the dtype of a type of ONNX."""
+    return onnx.helper.tensor_dtype_to_np_dtype(element_type)
+
+
 def _origin(node: onnx.NodeProto) -> tuple[str, object]:
     for entry in node.metadata_props:
         if entry.key == _FX_NODE:

@@ -2,16 +2,45 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 from custom_ops.debug import _graph
-from custom_ops.debug._float64 import Replay
 from custom_ops.debug._graph import Array, Graph, Node
-from custom_ops.debug._limit import Limit, cheap, limit
+from custom_ops.debug._limit import Limit, cheap
 from custom_ops.debug._metrics import Metrics, detail, measure
-from custom_ops.debug._record import Recording, Ref, Step
 from custom_ops.debug._result import Fault, Value
 
 _DETAILED = 50  # values above their limit that get more numbers than the others
+
+
+class Origin(NamedTuple):
+    """Where a value comes from: its partner, the torch modules, and the line of the user's code."""
+
+    partner: str
+    modules: tuple[str, ...]
+    source: str
+
+
+class Reference(Protocol):
+    """What a model is compared with."""
+
+    def origin(self, name: str, region: Sequence[Node]) -> Origin:
+        """Returns where a value comes from.
+
+        Args:
+            name: Of the value.
+            region: The nodes that make it, or the last of them.
+        """
+
+    def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
+        """Returns the limit of a value that is above what rounding it once does.
+
+        Args:
+            name: Of the value.
+            expected: What it should be.
+            metrics: How it differs.
+            whole: Whether the whole model makes the difference, and not its region alone.
+        """
 
 
 @dataclass(frozen=True)
@@ -20,16 +49,16 @@ class Judge:
 
     Attributes:
         graph: The model.
-        recording: What torch did.
-        of_value: The result of torch that each value is.
+        reference: What it is compared with.
+        cuts: Names of the values that have a partner.
         factor: How many times what rounding does is allowed.
         tolerance: What is allowed in place of that; None for nothing.
         details: Whether all values get more numbers, not only the first above their limit.
     """
 
     graph: Graph
-    recording: Recording
-    of_value: Mapping[str, Ref]
+    reference: Reference
+    cuts: frozenset[str]
     factor: float
     tolerance: float | None
     details: bool = False
@@ -43,17 +72,16 @@ class Judge:
         """Yields every value that has a partner, in the order of the graph.
 
         Args:
-            expected: What torch gives, by the names of the values.
+            expected: What the values should be.
             arriving: What the whole model gives.
-            introduced: What the regions give where torch's values are fed to them.
+            introduced: What the regions give where they are fed with what is expected.
         """
-        regions = _graph.regions(self.graph, self.of_value)
-        stops = frozenset(self.of_value.values())
+        regions = _graph.regions(self.graph, self.cuts)
         wrong = 0
         for name in sorted(regions, key=lambda name: self.graph.producer[name].index):
             metrics = measure(expected[name], introduced[name])
             arrived = measure(expected[name], arriving[name])
-            value = self._value(name, regions[name], stops, metrics, arrived, expected[name])
+            value = self._value(name, regions[name], metrics, arrived, expected[name])
             wrong += not value.ok
             if self.details or (not value.ok and wrong <= _DETAILED):
                 value = replace(value, details=detail(expected[name], introduced[name]))
@@ -65,42 +93,40 @@ class Judge:
         arriving: Mapping[str, Array],
         plain: Mapping[str, Array],
     ) -> Iterator[Value]:
-        """Yields the outputs of the session as it was asked for, beside those without optimization.
+        """Yields the outputs of the session to judge, beside those of no optimization.
 
         Args:
-            expected: What torch gives, by the names of the values.
+            expected: What the values should be.
             arriving: What the whole model gives without optimization.
             plain: What the session gives.
         """
-        nothing: frozenset[Ref] = frozenset()
         for name in self.graph.outputs:
-            if name in self.of_value and name in plain and name in arriving:
+            if name in self.cuts and name in plain and name in arriving:
                 metrics = measure(arriving[name], plain[name])
                 arrived = measure(expected[name], plain[name])
-                value = self._value(name, [], nothing, metrics, arrived, arriving[name])
+                value = self._value(name, [], metrics, arrived, arriving[name])
                 yield replace(value, details=detail(arriving[name], plain[name]))
 
     def _value(
         self,
         name: str,
         region: list[Node],
-        stops: frozenset[Ref],
         metrics: Metrics,
         arriving: Metrics,
         wanted: Array,
     ) -> Value:
-        ref = self.of_value[name]
-        allowed = self._limit(ref, stops, metrics, wanted)
-        node, step = self.graph.producer[name], self.recording.steps[ref.step]
-        steps = Replay(self.recording, ref, stops).steps if stops else [step]
+        """Returns a value; where there is no region, the whole model makes the difference."""
+        allowed = self._limit(name, metrics, wanted, whole=not region)
+        node = self.graph.producer[name]
+        origin = self.reference.origin(name, region or [node])
         return Value(
             name=name,
             node=node.proto.name,
             op_type=node.proto.op_type,
             nodes=tuple(each.proto.name for each in region if not each.constant),
-            module=self._modules(region or [node], steps),
-            partner=step.name,
-            source=(node.scope.source if node.scope is not None else "") or step.source,
+            module=origin.modules,
+            partner=origin.partner,
+            source=(node.scope.source if node.scope is not None else "") or origin.source,
             shape=wanted.shape,
             dtype=str(wanted.dtype),
             metrics=metrics,
@@ -110,30 +136,16 @@ class Judge:
             note=allowed.note,
         )
 
-    def _limit(self, ref: Ref, stops: frozenset[Ref], metrics: Metrics, expected: Array) -> Limit:
+    def _limit(self, name: str, metrics: Metrics, expected: Array, *, whole: bool) -> Limit:
         """Returns the limit; its terms that cost more are left out where the cheap one suffices."""
         if self.tolerance is not None:
             return Limit(self.tolerance, "tolerance")
-        value = self.factor * cheap(expected, metrics.largest)
         if expected.dtype.kind in "biuSUO":
             return Limit(0.0, "exact")
+        value = self.factor * cheap(expected, metrics.largest)
         if metrics.max_abs <= value or metrics.mismatch:
             return Limit(value, "rounding")
-        return limit(
-            self.recording,
-            ref,
-            stops,
-            factor=self.factor,
-            enough=metrics.max_abs,
-        )
-
-    def _modules(self, region: list[Node], steps: Sequence[Step]) -> tuple[str, ...]:
-        """Returns the modules that torch's ops and the nodes come from, in the order of torch."""
-        paths = [step.path for step in steps if step.depends]
-        paths += [
-            node.scope.path for node in region if node.scope is not None and not node.constant
-        ]
-        return tuple(dict.fromkeys(paths))
+        return self.reference.limit(name, expected, metrics, whole=whole)
 
 
 def fault(value: Value, kind: str) -> Fault:

@@ -46,10 +46,10 @@ def cheap(expected: Array, largest: float | None = None) -> float:
         >>> cheap(numpy.float32([1, -2])) == 2 * 2**-23
         True
     """
-    eps = _eps(expected.dtype)
-    if not eps:
+    unit = eps(expected.dtype)
+    if not unit:
         return 0.0
-    return eps * (_arrays.alone(expected)[0] if largest is None else largest)
+    return unit * (_arrays.alone(expected)[0] if largest is None else largest)
 
 
 def limit(
@@ -100,7 +100,8 @@ def limit(
     return Limit(factor * terms[by], by, note)
 
 
-def _eps(dtype: np.dtype[Any]) -> float:
+def eps(dtype: np.dtype[Any]) -> float:
+    """Returns the relative spacing of the numbers of a dtype; 0 of what is no float."""
     try:
         return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     except ValueError:

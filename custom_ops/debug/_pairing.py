@@ -128,8 +128,8 @@ def _candidates(recording: Recording) -> list[_Candidate]:
         for i, tensor in enumerate(step.outputs):
             form = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
             ref = Ref(step.index, i)
-            sketch = _sketch_torch(tensor)
-            found.append(_Candidate(ref, step, ref in leaving, frozenset(kinds), form, sketch))
+            some = _sketch_torch(tensor)
+            found.append(_Candidate(ref, step, ref in leaving, frozenset(kinds), form, some))
     return found
 
 
@@ -180,7 +180,7 @@ def _aligned(
             middle = bisect.bisect(near, i * len(candidates) // len(makers))
             start = max(0, min(middle - _MOST_PARTNERS // 2, len(near) - _MOST_PARTNERS))
             near = near[start : start + _MOST_PARTNERS]
-        sketch = _sketch(array)
+        own = sketch(array)
         for j in near:
             candidate = candidates[j]
             if fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
@@ -188,16 +188,16 @@ def _aligned(
                 place = abs((i + 1) / len(makers) - (j + 1) / len(candidates))
                 weight = (
                     1.0
-                    + 0.5 * _alike(sketch, candidate.sketch)
+                    + 0.5 * alike(own, candidate.sketch)
                     + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
                     + 0.2 * ((name in leaving) == candidate.leaves)
                     - 0.01 * place
                 )
                 links.append((i, j, weight))
-    return {makers[i][1]: candidates[j].ref for i, j in _heaviest(links)}
+    return {makers[i][1]: candidates[j].ref for i, j in heaviest(links)}
 
 
-def _heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
+def heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
     """Returns the links of the largest total weight that do not cross, each end used once."""
     size = max((j for _, j, _ in links), default=-1) + 2
     best: list[tuple[float, int]] = [(0.0, -1)] * size  # a Fenwick tree of maxima
@@ -300,7 +300,8 @@ def _dtype(array: Array) -> str:
     return str(array.dtype)
 
 
-def _sketch(array: Array) -> Array:
+def sketch(array: Array) -> Array:
+    """Returns some elements of an array, spread evenly."""
     flat = array.reshape(-1)
     if flat.dtype.kind not in "fiubc" and flat.dtype.name != "bfloat16":
         return np.zeros(0)
@@ -317,12 +318,13 @@ def _sketch_torch(tensor: torch.Tensor) -> Array:
     step = max(1, count // _SKETCH)
     places = torch.arange(0, count, step)[: 2 * _SKETCH]
     index = torch.unravel_index(places, tensor.shape) if tensor.dim() else ()
-    return _sketch(to_array(tensor[index].reshape(-1) if index else tensor.reshape(-1)))
+    return sketch(to_array(tensor[index].reshape(-1) if index else tensor.reshape(-1)))
 
 
-def _alike(a: Array, b: Array) -> bool:
+def alike(a: Array, b: Array, tolerance: float = 1e-3) -> bool:
+    """Returns whether two sketches are of the same values, as far as they tell."""
     if a.shape != b.shape or a.size == 0:
         return False
     with np.errstate(all="ignore"):
         scale = np.abs(a).max()
-        return bool(np.all(np.abs(a - b) <= 1e-3 * scale + 1e-12))
+        return bool(np.all(np.abs(a - b) <= tolerance * scale + 1e-12))

@@ -1,0 +1,48 @@
+"""The module as the reference: where its results come from, and how far rounding takes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from custom_ops.debug._float64 import Replay
+from custom_ops.debug._graph import Array, Node
+from custom_ops.debug._judge import Origin
+from custom_ops.debug._limit import Limit, limit
+from custom_ops.debug._metrics import Metrics
+from custom_ops.debug._record import Recording, Ref
+
+
+@dataclass(frozen=True)
+class TorchSide:
+    """What torch did.
+
+    Attributes:
+        recording: The ops and their results.
+        of_value: The result that each value of the model is.
+        stops: Those results.
+        factor: How many times what rounding does is allowed.
+    """
+
+    recording: Recording
+    of_value: Mapping[str, Ref]
+    stops: frozenset[Ref]
+    factor: float
+
+    def origin(self, name: str, region: Sequence[Node]) -> Origin:
+        """Returns where a value comes from; the modules in the order of torch."""
+        ref = self.of_value[name]
+        step = self.recording.steps[ref.step]
+        steps = Replay(self.recording, ref, self.stops).steps
+        paths = [each.path for each in steps if each.depends]
+        scopes = (node.scope for node in region if not node.constant)
+        paths += [scope.path for scope in scopes if scope is not None]
+        return Origin(step.name, tuple(dict.fromkeys(paths)), step.source)
+
+    def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
+        """Returns the limit by the ops of torch, run again in float64."""
+        return limit(
+            self.recording,
+            self.of_value[name],
+            frozenset() if whole else self.stops,
+            factor=self.factor,
+            enough=metrics.max_abs,
+        )

@@ -1,0 +1,91 @@
+"""What every comparison does: times its parts, and judges and sums up what they found."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import onnx
+import onnxruntime
+import torch
+
+from custom_ops.debug import _runs
+from custom_ops.debug._graph import Array, Graph
+from custom_ops.debug._judge import Judge, fault
+from custom_ops.debug._result import Comparison, Fault, Unmatched
+
+
+@dataclass
+class Work:
+    """A comparison under way.
+
+    Attributes:
+        libraries: Files of libraries of custom ops that sessions need.
+        session: The session to judge; None for one of our own.
+        seconds: How long each part took.
+        notes: What to tell of it.
+    """
+
+    libraries: Sequence[str]
+    session: onnxruntime.InferenceSession | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Notes how long a part takes."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+
+    def plain(self, graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the outputs of the session to judge."""
+        with self.part("plain"):
+            runner = self.session
+            if runner is None:
+                runner = graph.session(graph.proto, self.libraries, level="ORT_ENABLE_ALL")
+            return _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
+
+    def judged(
+        self,
+        judge: Judge,
+        expected: Mapping[str, Array],
+        arriving: Mapping[str, Array],
+        introduced: Mapping[str, Array],
+        plain: Mapping[str, Array],
+        explain: Callable[[list[Fault]], list[Fault]],
+        unmatched: Sequence[Unmatched],
+        approximate: bool,
+        name: str,
+    ) -> Comparison:
+        """Returns the result.
+
+        Args:
+            judge: Knows what is allowed.
+            expected: What the values should be.
+            arriving: What they are in the whole model.
+            introduced: What they are where each region is fed with what is expected.
+            plain: The outputs of the session to judge.
+            explain: Tells more of faults.
+            unmatched: What has no partner.
+            approximate: How partners were found.
+            name: Of the model.
+        """
+        with self.part("judging"):
+            values = tuple(judge.values(expected, arriving, introduced))
+            outputs = tuple(judge.outputs(expected, arriving, plain))
+        faults = explain([fault(value, "nodes") for value in values if not value.ok])
+        faults += [fault(value, "optimization") for value in outputs if not value.ok]
+        return Comparison(
+            values=values,
+            faults=tuple(faults),
+            outputs=outputs,
+            unmatched=tuple(unmatched),
+            approximate=approximate,
+            notes=tuple(self.notes),
+            model=name,
+            versions=tuple(
+                (each.__name__, each.__version__) for each in (torch, onnx, onnxruntime)
+            ),
+            seconds=tuple(self.seconds.items()),
+        )
