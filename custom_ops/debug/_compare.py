@@ -152,6 +152,7 @@ def _compare_module(
         arriving,
         introduced,
         plain,
+        feeds,
         explained,
         pairs.unmatched,
         pairs.approximate,

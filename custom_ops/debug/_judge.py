@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from custom_ops.debug import _graph
+from custom_ops.debug._evidence import Evidence, Op, of_region
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._limit import Limit, cheap
 from custom_ops.debug._metrics import Metrics, detail, measure
@@ -31,6 +32,9 @@ class Reference(Protocol):
             name: Of the value.
             region: The nodes that make it, or the last of them.
         """
+
+    def ops(self, name: str) -> tuple[tuple[Op, ...], int]:
+        """Returns the ops of torch that give a value, and which of their results it is."""
 
     def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
         """Returns the limit of a value that is above what rounding it once does.
@@ -106,6 +110,16 @@ class Judge:
                 arrived = measure(expected[name], plain[name])
                 value = self._value(name, [], metrics, arrived, arriving[name])
                 yield replace(value, details=detail(arriving[name], plain[name]))
+
+    def evidence(self, name: str, known: Mapping[str, Array]) -> Evidence:
+        """Returns what proves that a value is wrong.
+
+        Args:
+            name: Of the value.
+            known: What the inputs of the model and the values that are compared should be.
+        """
+        region = _graph.regions(self.graph, self.cuts)[name]
+        return of_region(self.graph, region, name, known, *self.reference.ops(name))
 
     def _value(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from custom_ops.debug import _branches, _graph, _runs
+from custom_ops.debug._evidence import Op
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._judge import Judge, Origin
 from custom_ops.debug._limit import Limit, cheap, eps
@@ -70,6 +71,7 @@ def compare_models(
         arriving,
         introduced,
         plain,
+        inputs[1],
         lambda faults: faults,
         list(_unmatched(theirs, wanted, ours, arriving, partners)),
         not any(node.scope is not None for node in ours.nodes),
@@ -106,6 +108,10 @@ class _Other:
         scopes = [node.scope for node in (*region, self.graph.producer[partner]) if node.scope]
         paths = tuple(dict.fromkeys(scope.path for scope in scopes))
         return Origin(partner, paths, scopes[-1].source if scopes else "")
+
+    def ops(self, name: str) -> tuple[tuple[Op, ...], int]:
+        """Returns nothing: no op of torch gives the value."""
+        return (), 0
 
     def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
         """Returns the limit by the coarser dtype: what rounding what is fed does to the result."""

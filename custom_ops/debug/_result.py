@@ -1,10 +1,12 @@
 """What a comparison finds: the values, the faults among them, and what found no partner."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from custom_ops.debug import _report
+from custom_ops.debug import _bundle, _report
+from custom_ops.debug._evidence import Evidence
 from custom_ops.debug._metrics import Details, Metrics
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class Comparison:
         model: Name of the model, for titles.
         versions: Of torch, onnx and onnxruntime.
         seconds: How long each part took.
+        evidence: What proves the first faults of nodes, by the names of their values.
     """
 
     values: tuple[Value, ...]
@@ -130,6 +133,7 @@ class Comparison:
     model: str = ""
     versions: tuple[tuple[str, str], ...] = ()
     seconds: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    evidence: Mapping[str, Evidence] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -169,6 +173,34 @@ class Comparison:
             '  "ok": true,'
         """
         return _report.to_json(self, path)
+
+    def bundle(
+        self,
+        path: str | os.PathLike[str],
+        fault: int | str = 0,
+        *,
+        scramble: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Writes a zip that shows a fault by itself, with a script that reproduces it.
+
+        In it: the nodes of the fault's region as a model, what is fed to them, what they should
+        give, the ops of torch that give it, the versions, and ``reproduce.py``, which needs
+        onnxruntime alone (torch, where it is installed, gives the expected numbers again). No
+        path of this machine and no line of the user's code is in it.
+
+        Args:
+            path: The zip to write.
+            fault: Which of `faults`: its place, or the name of its value.
+            scramble: Whether to replace the weights by others that keep the fault.
+            force: Whether it may overwrite a file.
+
+        Raises:
+            ValueError: There is no such fault, nothing is kept that proves it, or scrambled
+                weights do not show it.
+            FileExistsError: There is a file.
+        """
+        _bundle.write(self, path, fault, scramble=scramble, force=force)
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """Returns the values as a table of pandas: a row for each, in the order of the graph.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from custom_ops.debug._evidence import Op, plain_ops
 from custom_ops.debug._float64 import Replay
 from custom_ops.debug._graph import Array, Node
 from custom_ops.debug._judge import Origin
@@ -46,3 +47,9 @@ class TorchSide:
             factor=self.factor,
             enough=metrics.max_abs,
         )
+
+    def ops(self, name: str) -> tuple[tuple[Op, ...], int]:
+        """Returns the ops of torch that give a value, and which of their results it is."""
+        ref = self.of_value[name]
+        steps = Replay(self.recording, ref, self.stops).steps
+        return plain_ops(self.recording, steps), ref.output

@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 
 from custom_ops.debug import _runs
+from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Judge, fault
 from custom_ops.debug._result import Comparison, Fault, Unmatched
@@ -53,6 +54,7 @@ class Work:
         arriving: Mapping[str, Array],
         introduced: Mapping[str, Array],
         plain: Mapping[str, Array],
+        feeds: Mapping[str, Array],
         explain: Callable[[list[Fault]], list[Fault]],
         unmatched: Sequence[Unmatched],
         approximate: bool,
@@ -66,6 +68,7 @@ class Work:
             arriving: What they are in the whole model.
             introduced: What they are where each region is fed with what is expected.
             plain: The outputs of the session to judge.
+            feeds: The inputs of the model.
             explain: Tells more of faults.
             unmatched: What has no partner.
             approximate: How partners were found.
@@ -75,6 +78,8 @@ class Work:
             values = tuple(judge.values(expected, arriving, introduced))
             outputs = tuple(judge.outputs(expected, arriving, plain))
         faults = explain([fault(value, "nodes") for value in values if not value.ok])
+        known = dict(feeds) | dict(expected)
+        evidence = {each.name: judge.evidence(each.name, known) for each in faults[:MOST]}
         faults += [fault(value, "optimization") for value in outputs if not value.ok]
         return Comparison(
             values=values,
@@ -88,4 +93,5 @@ class Work:
                 (each.__name__, each.__version__) for each in (torch, onnx, onnxruntime)
             ),
             seconds=tuple(self.seconds.items()),
+            evidence=evidence,
         )
