@@ -293,6 +293,10 @@ def _prepare(exporter: str, with_pack: bool) -> Callable[[], Any]:
 
     if exporter == "torchscript":
         custom_ops.onnx.install_mappings()
+    else:  # as custom_ops.onnx.export does
+        from custom_ops.onnx._mappings import Traceable
+
+        torch.overrides._push_mode(Traceable())
     return lambda: custom_ops.onnx.translation_table(opset_version=OPSET)
 
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from custom_ops._errors import ExportFailed, first_line, root
 from custom_ops.onnx import _inputs
 from custom_ops.onnx._inputs import Call
-from custom_ops.onnx._mappings import Installation, MappingRefused, refused_in
+from custom_ops.onnx._mappings import Installation, MappingRefused, Traceable, refused_in
 from custom_ops.onnx._translation import translation_table
 from custom_ops.onnx._verify import expected
 from custom_ops.ops import _replay
@@ -118,7 +118,7 @@ def by_dynamo(
     dynamic_shapes: Any,
 ) -> tuple[ir.Model, list[Call]]:
     """Exports by dynamo; see `by_torchscript`."""
-    with _explained("dynamo", model, call), _tracing(model):
+    with _explained("dynamo", model, call), _tracing(model), Traceable():
         try:
             program = torch.onnx.export(
                 model,

@@ -22,7 +22,7 @@ import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
-from custom_ops.onnx._mappings import install_mappings
+from custom_ops.onnx._mappings import Traceable, install_mappings
 from custom_ops.onnx._translation import translation_table
 
 # Sums of float32 in another order differ in the last bits.
@@ -108,8 +108,8 @@ def _export(
     else:
         options["input_names"] = [f"input_{i}" for i in range(len(pytree.tree_leaves(args)))]
     with contextlib.ExitStack() as stack:
-        if mapped and exporter == "torchscript":
-            stack.enter_context(install_mappings())
+        if mapped:
+            stack.enter_context(install_mappings() if exporter == "torchscript" else Traceable())
         stack.enter_context(torch.no_grad())
         stack.enter_context(_without_output())
         torch.onnx.export(module, tuple(args), str(path), **options)

@@ -6,12 +6,14 @@ from custom_ops.onnx._mappings.refusal import MappingRefused, refused_in
 from custom_ops.onnx._mappings.registry import Registration, register_mapping, remove_mapping
 from custom_ops.onnx._mappings.tensor import Tensor
 from custom_ops.onnx._mappings.torchscript import Installation, install_mappings
+from custom_ops.onnx._mappings.traceable import Traceable
 
 __all__ = [
     "Installation",
     "MappingRefused",
     "Registration",
     "Tensor",
+    "Traceable",
     "bodies_kept",
     "install_mappings",
     "pack",

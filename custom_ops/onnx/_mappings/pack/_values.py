@@ -23,6 +23,11 @@ _TORCH: dict[ir.DataType | None, torch.dtype] = {
 _ONNX = {dtype: code for code, dtype in _TORCH.items() if code is not None}
 
 
+def default_float() -> ir.DataType:
+    """Returns the dtype that torch takes for real numbers where none is given."""
+    return _ONNX[torch.get_default_dtype()]
+
+
 def is_float(x: Any) -> bool:
     """Returns whether a tensor or number is of a real floating-point type."""
     return isinstance(x, float) or (isinstance(x, Tensor) and is_floating(x.dtype))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from custom_ops.onnx._mappings.pack.elementwise import log1p
 from custom_ops.onnx._mappings.registry import packed
 
 
@@ -21,3 +22,18 @@ def softplus(op: Any, x: Any, beta: Any, threshold: Any) -> Any:
     log1p = op.Div(op.Mul(u, op.Log(rounded)), op.Where(lost, 1.0, rest))
     soft = op.Div(op.Where(lost, u, log1p), beta)
     return op.Where(op.Greater(scaled, threshold), x, soft)
+
+
+@packed("aten::log_sigmoid", since_opset=12)
+def log_sigmoid(op: Any, x: Any) -> Any:
+    """Returns log(1 / (1 + exp(-x))), finite wherever it is; the exporters take Log of Sigmoid."""
+    return op.Sub(op.Min(x, 0.0), log1p(op, op.Exp(op.Neg(op.Abs(x)))))
+
+
+@packed("aten::rrelu_with_noise_functional", since_opset=6)
+def _rrelu_with_noise(
+    op: Any, self: Any, noise: Any, lower: float, upper: float, training: bool
+) -> Any:
+    if training:
+        raise op.refusal("training must be False in a model, got True; call eval()")
+    return op.LeakyRelu(self, alpha=(lower + upper) / 2), noise

@@ -1,46 +1,19 @@
-"""Fourier transforms and complex numbers as pairs, which the TorchScript exporter lacks."""
+"""Fourier transforms, which the TorchScript exporter lacks; dynamo's lose digits in float32."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from custom_ops.onnx._mappings.registry import packed
+from custom_ops.onnx._mappings.pack.complex_numbers import as_pairs, conjugate, of_complex, part
 
 _LAST = 2**63 - 1
 _Function = Callable[..., Any]
 
 
-def _complex(name: str, since_opset: int = 17) -> Callable[[_Function], _Function]:
-    """Declares a mapping that knows pairs for complex numbers."""
-
-    def declare(function: _Function) -> _Function:
-        function.takes_complex = True  # type: ignore[attr-defined]
-        return packed(name, since_opset=since_opset, exporter="torchscript")(function)
-
-    return declare
-
-
-def _pairs(op: Any, x: Any) -> Any:
-    """Returns numbers as pairs."""
-    if x.is_complex:
-        return x
-    pair = op.Unsqueeze(x, [-1])
-    return op.Concat(pair, op.Mul(pair, 0.0), axis=-1)
-
-
 def _rank(x: Any) -> int:
     return int(x.rank) - (1 if x.is_complex else 0)
-
-
-def _part(op: Any, pairs: Any, index: int) -> Any:
-    return op.Gather(pairs, index, axis=-1)
-
-
-def _conjugate(op: Any, pairs: Any) -> Any:
-    return op.Mul(pairs, op.CastLike(op.Constant(value_floats=[1.0, -1.0]), pairs))
 
 
 def _size(op: Any, x: Any, axis: int) -> Any:
@@ -59,11 +32,11 @@ def _dft(op: Any, pairs: Any, axis: int, inverse: bool) -> Any:
     # In float64: in float32 the runtime loses digits where a size is no power of two. The inverse
     # by the transform itself: runtimes divide by a float32 there.
     wide = op.Cast(pairs, to=ir.DataType.DOUBLE)
-    wide = _conjugate(op, wide) if inverse else wide
+    wide = conjugate(op, wide) if inverse else wide
     found = op.DFT(wide, None, axis) if op.opset_version >= 20 else op.DFT(wide, axis=axis)
     if inverse:
         size = op.Cast(op.Squeeze(_size(op, pairs, axis)), to=ir.DataType.DOUBLE)
-        found = op.Div(_conjugate(op, found), size)
+        found = op.Div(conjugate(op, found), size)
     return op.CastLike(found, pairs)
 
 
@@ -108,42 +81,52 @@ def _to_real(op: Any, pairs: Any, n: Any, axis: int, norm: str | None, inverse: 
         n = _length(op, pairs, n, axis)
     half = _fitted(op, pairs, op.Add(op.Div(n, 2), 1), axis)
     middle = op.Slice(half, [1], op.Div(op.Add(n, 1), 2), [axis])
-    mirrored = op.Slice(_conjugate(op, middle), [-1], [-_LAST], [axis], [-1])
+    mirrored = op.Slice(conjugate(op, middle), [-1], [-_LAST], [axis], [-1])
     whole = op.Concat(half, mirrored, axis=axis)
-    return _part(op, _scaled(op, _dft(op, whole, axis, inverse), n, norm, inverse), 0)
+    return part(op, _scaled(op, _dft(op, whole, axis, inverse), n, norm, inverse), 0)
 
 
-@_complex("aten::fft_fft")
+@of_complex("aten::fft_fft")
 def _fft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    return _along(op, _pairs(op, self), n, dim % _rank(self), norm, False)
+    return _along(op, as_pairs(op, self), n, dim % _rank(self), norm, False)
 
 
-@_complex("aten::fft_ifft")
+@of_complex("aten::fft_ifft")
 def _ifft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    return _along(op, _pairs(op, self), n, dim % _rank(self), norm, True)
+    return _along(op, as_pairs(op, self), n, dim % _rank(self), norm, True)
 
 
-@_complex("aten::fft_rfft")
+@of_complex("aten::fft_rfft")
 def _rfft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    axis, pairs = dim % _rank(self), _pairs(op, self)
+    axis, pairs = dim % _rank(self), as_pairs(op, self)
     return _half(op, _along(op, pairs, n, axis, norm, False), axis, _length(op, pairs, n, axis))
 
 
-@_complex("aten::fft_irfft")
+@of_complex("aten::fft_irfft")
 def _irfft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    return _to_real(op, _pairs(op, self), n, dim % _rank(self), norm, True)
+    return _to_real(op, as_pairs(op, self), n, dim % _rank(self), norm, True)
 
 
-@_complex("aten::fft_hfft")
+@of_complex("aten::fft_hfft")
 def _hfft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    return _to_real(op, _pairs(op, self), n, dim % _rank(self), norm, False)
+    return _to_real(op, as_pairs(op, self), n, dim % _rank(self), norm, False)
 
 
-@_complex("aten::fft_ihfft")
+@of_complex("aten::fft_ihfft")
 def _ihfft(op: Any, self: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
-    axis, pairs = dim % _rank(self), _pairs(op, self)
+    axis, pairs = dim % _rank(self), as_pairs(op, self)
     found = _along(op, pairs, n, axis, norm, True)
     return _half(op, found, axis, _length(op, pairs, n, axis))
+
+
+@of_complex("aten::_fft_r2c", exporter="dynamo")
+def _fft_r2c(op: Any, self: Any, dim: Sequence[int], normalization: int, onesided: bool) -> Any:
+    # dynamo writes all transforms by this and two of complex numbers, which only it can write.
+    pairs, norm = as_pairs(op, self), (None, "ortho", "forward")[normalization]
+    for axis in dim:
+        pairs = _along(op, pairs, None, axis % self.rank, norm, False)
+    axis = dim[-1] % self.rank
+    return _half(op, pairs, axis, _size(op, self, axis)) if onesided else pairs
 
 
 def _axes(x: Any, s: Any, dim: Any) -> tuple[list[Any], list[int]]:
@@ -164,43 +147,43 @@ def _each(
     return pairs
 
 
-@_complex("aten::fft_fftn")
+@of_complex("aten::fft_fftn")
 def _fftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
-    return _each(op, _pairs(op, self), *_axes(self, s, dim), norm, False)
+    return _each(op, as_pairs(op, self), *_axes(self, s, dim), norm, False)
 
 
-@_complex("aten::fft_ifftn")
+@of_complex("aten::fft_ifftn")
 def _ifftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
-    return _each(op, _pairs(op, self), *_axes(self, s, dim), norm, True)
+    return _each(op, as_pairs(op, self), *_axes(self, s, dim), norm, True)
 
 
-@_complex("aten::fft_rfftn")
+@of_complex("aten::fft_rfftn")
 def _rfftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
     sizes, axes = _axes(self, s, dim)
-    pairs = _pairs(op, self)
+    pairs = as_pairs(op, self)
     n = _length(op, pairs, sizes[-1], axes[-1])
     pairs = _half(op, _along(op, pairs, sizes[-1], axes[-1], norm, False), axes[-1], n)
     return _each(op, pairs, sizes[:-1], axes[:-1], norm, False)
 
 
-@_complex("aten::fft_irfftn")
+@of_complex("aten::fft_irfftn")
 def _irfftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
     sizes, axes = _axes(self, s, dim)
-    pairs = _each(op, _pairs(op, self), sizes[:-1], axes[:-1], norm, True)
+    pairs = _each(op, as_pairs(op, self), sizes[:-1], axes[:-1], norm, True)
     return _to_real(op, pairs, sizes[-1], axes[-1], norm, True)
 
 
-@_complex("aten::fft_hfftn")
+@of_complex("aten::fft_hfftn")
 def _hfftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
     sizes, axes = _axes(self, s, dim)
-    pairs = _each(op, _pairs(op, self), sizes[:-1], axes[:-1], norm, False)
+    pairs = _each(op, as_pairs(op, self), sizes[:-1], axes[:-1], norm, False)
     return _to_real(op, pairs, sizes[-1], axes[-1], norm, False)
 
 
-@_complex("aten::fft_ihfftn")
+@of_complex("aten::fft_ihfftn")
 def _ihfftn(op: Any, self: Any, s: Any = None, dim: Any = None, norm: Any = None) -> Any:
     sizes, axes = _axes(self, s, dim)
-    pairs = _pairs(op, self)
+    pairs = as_pairs(op, self)
     n = _length(op, pairs, sizes[-1], axes[-1])
     pairs = _half(op, _along(op, pairs, sizes[-1], axes[-1], norm, True), axes[-1], n)
     return _each(op, pairs, sizes[:-1], axes[:-1], norm, True)
@@ -210,7 +193,7 @@ def _over_two(name: str, function: _Function) -> None:
     def mapped(op: Any, self: Any, s: Any = None, dim: Any = (-2, -1), norm: Any = None) -> Any:
         return function(op, self, s, dim, norm)
 
-    _complex(f"aten::fft_{name}")(mapped)
+    of_complex(f"aten::fft_{name}")(mapped)
 
 
 for _name, _mapped in (("fft2", _fftn), ("ifft2", _ifftn), ("rfft2", _rfftn)):
@@ -230,17 +213,17 @@ def _rolled(op: Any, x: Any, dim: Any, up: bool) -> Any:
     return x
 
 
-@_complex("aten::fft_fftshift")
+@of_complex("aten::fft_fftshift")
 def _fftshift(op: Any, self: Any, dim: Any = None) -> Any:
     return _rolled(op, self, dim, True)
 
 
-@_complex("aten::fft_ifftshift")
+@of_complex("aten::fft_ifftshift")
 def _ifftshift(op: Any, self: Any, dim: Any = None) -> Any:
     return _rolled(op, self, dim, False)
 
 
-@_complex("aten::stft")
+@of_complex("aten::stft", exporter="both")  # the op STFT loses digits as DFT does in float32
 def _stft(
     op: Any,
     self: Any,
@@ -268,52 +251,8 @@ def _stft(
             window = op.CastLike(op.Constant(value_floats=[1.0] * length), x)
         seen = op.Mul(seen, op.Pad(window, [left, n_fft - length - left]))
     n = op.Constant(value=_array(n_fft))
-    pairs = _along(op, _pairs(op, seen), None, 2, "ortho" if normalized else None, False)
+    pairs = _along(op, as_pairs(op, seen), None, 2, "ortho" if normalized else None, False)
     if onesided is not False:
         pairs = _half(op, pairs, 2, n)
     pairs = op.Transpose(pairs, perm=[0, 2, 1, 3])
     return op.Squeeze(pairs, [0]) if flat else pairs
-
-
-@_complex("aten::view_as_real", 15)
-@_complex("aten::view_as_complex", 15)
-@_complex("aten::resolve_conj", 15)
-def _as_they_are(op: Any, self: Any) -> Any:
-    return op.Identity(self)
-
-
-@_complex("aten::complex", 15)
-def _of_parts(op: Any, real: Any, imag: Any) -> Any:
-    shape = op.Shape(op.Add(real, imag))
-    return op.Concat(*(op.Unsqueeze(op.Expand(x, shape), [-1]) for x in (real, imag)), axis=-1)
-
-
-@_complex("aten::polar", 15)
-def _polar(op: Any, abs: Any, angle: Any) -> Any:
-    return _of_parts(op, op.Mul(abs, op.Cos(angle)), op.Mul(abs, op.Sin(angle)))
-
-
-@_complex("aten::real", 15)
-def _real(op: Any, self: Any) -> Any:
-    return _part(op, self, 0) if self.is_complex else op.Identity(self)
-
-
-@_complex("aten::imag", 15)
-def _imag(op: Any, self: Any) -> Any:
-    return _part(op, self, 1)
-
-
-@_complex("aten::conj", 15)
-def _conj(op: Any, self: Any) -> Any:
-    return _conjugate(op, self) if self.is_complex else op.Identity(self)
-
-
-@_complex("aten::abs", 15)
-def _abs(op: Any, self: Any) -> Any:
-    if not self.is_complex:
-        return NotImplemented
-    real, imag = (op.Abs(_part(op, self, i)) for i in (0, 1))
-    big = op.Max(real, imag)
-    ratio = op.Div(op.Min(real, imag), op.Where(op.Equal(big, 0.0), 1.0, big))
-    size = op.Mul(big, op.Sqrt(op.Add(op.Mul(ratio, ratio), 1.0)))
-    return op.Where(op.Or(op.IsInf(real), op.IsInf(imag)), math.inf, size)

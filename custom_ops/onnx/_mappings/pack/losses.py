@@ -1,9 +1,10 @@
-"""Losses, which the TorchScript exporter lacks."""
+"""Losses, which the TorchScript exporter lacks or gets wrong."""
 
 import math
 from typing import Any
 
 from custom_ops.onnx._mappings.pack._values import axis_of
+from custom_ops.onnx._mappings.pack.activations import log_sigmoid
 from custom_ops.onnx._mappings.pack.reductions import mean, vector_norm
 from custom_ops.onnx._mappings.registry import packed
 
@@ -129,6 +130,23 @@ def _binary_cross_entropy(
     yes = op.Mul(target, op.Max(op.Log(self), -100.0))
     no = op.Mul(op.Sub(1.0, target), op.Max(op.Log(op.Sub(1.0, self)), -100.0))
     loss = op.Neg(op.Add(yes, no))
+    return _reduced(op, loss if weight is None else op.Mul(loss, weight), reduction)
+
+
+@packed("aten::binary_cross_entropy_with_logits", since_opset=12)
+def _binary_cross_entropy_with_logits(
+    op: Any,
+    self: Any,
+    target: Any,
+    weight: Any = None,
+    pos_weight: Any = None,
+    reduction: int = _MEAN,
+) -> Any:
+    # TorchScript's exporter takes logarithms of a sigmoid that has become 0.
+    likely = log_sigmoid(op, self)
+    if pos_weight is not None:
+        likely = op.Mul(likely, op.Add(op.Mul(op.Sub(pos_weight, 1.0), target), 1.0))
+    loss = op.Sub(op.Mul(op.Sub(1.0, target), self), likely)
     return _reduced(op, loss if weight is None else op.Mul(loss, weight), reduction)
 
 

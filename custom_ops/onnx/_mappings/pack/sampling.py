@@ -1,4 +1,4 @@
-"""Sampling of volumes, which GridSample has from opset 20 on and runtimes not in every dtype."""
+"""Grids, and sampling of volumes: ONNX has them from opset 20 on, runtimes not in every dtype."""
 
 import itertools
 from typing import Any
@@ -117,3 +117,27 @@ def _grid_sampler_2d(
         padding_mode=("zeros", "border", "reflection")[padding_mode],
         align_corners=int(align_corners),
     )
+
+
+@packed("aten::affine_grid_generator", since_opset=13)
+def _affine_grid_generator(op: Any, theta: Any, size: Any, align_corners: bool) -> Any:
+    rank = len(size)
+    grid = _column(op, theta, rank - 2, rank)
+    for j, axis in enumerate(range(rank - 1, 1, -1)):  # theta has x, y, z; the size z, y, x
+        line = _centres(op, theta, size[axis], align_corners)
+        line = op.Reshape(line, [1] * (axis - 1) + [-1] + [1] * (rank - axis))
+        grid = op.Add(grid, op.Mul(_column(op, theta, j, rank), line))
+    return grid
+
+
+def _column(op: Any, theta: Any, j: int, rank: int) -> Any:
+    """Returns what theta has for one coordinate, in as many dimensions as the grid."""
+    return op.Unsqueeze(op.Gather(theta, j, axis=2), list(range(1, rank - 1)))
+
+
+def _centres(op: Any, theta: Any, size: Any, aligned: bool) -> Any:
+    """Returns the coordinates of a row of elements, from -1 to 1."""
+    last = op.Sub(size, 1)
+    doubled = op.Sub(op.Mul(op.Range(0, op.Squeeze(size), 1), 2), last)
+    span = op.Max(last, 1) if aligned else op.Identity(size)
+    return op.Div(op.CastLike(doubled, theta), op.CastLike(span, theta))
