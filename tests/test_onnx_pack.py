@@ -540,6 +540,66 @@ def test_agrees_with_torch(topic: str, exporter: str, dtype: torch.dtype, tmp_pa
         np.testing.assert_allclose(value, right.numpy(), rtol, atol, err_msg=name, strict=True)
 
 
+# One rounding to 16 bits of results that differ by less than that before it: a unit in the last
+# place, and below the normal numbers their distance.
+HALF_RTOL, HALF_ATOL = 2.0**-10, 2.0**-24
+
+
+def in_half(rows: list[Row]) -> list[Row]:
+    """Returns the rows that torch itself computes in float16."""
+    kept = []
+    for name, function, args in rows:
+        halves = tuple(t.half() if t.is_floating_point() else t for t in args)
+        try:
+            function(*halves)
+        except (RuntimeError, NotImplementedError):
+            continue
+        kept.append((name, function, halves))
+    return kept
+
+
+def outputs_of(function: Callable[..., Any], args: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    found = function(*args)
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+@pytest.mark.parametrize("topic", list(TOPICS))
+def test_float16_agrees_with_torch(topic: str, tmp_path: Path) -> None:
+    """As near to the numbers of float64 as torch in float16 is, but for one rounding."""
+    rows = in_half(TOPICS[topic])
+    assert rows
+    tensors, path = tuple(t for _, _, args in rows for t in args), str(tmp_path / "m.onnx")
+    with custom_ops.onnx.install_mappings():
+        inputs = [f"input_{i}" for i in range(len(tensors))]
+        torch.onnx.export(
+            All(rows).eval(), tensors, path, dynamo=False, opset_version=OPSET, input_names=inputs
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = {value.name for value in session.get_inputs()}
+    feeds = {f"input_{i}": t.numpy() for i, t in enumerate(tensors) if f"input_{i}" in given}
+    found = iter(session.run(None, feeds))
+    for name, function, args in rows:
+        wide = tuple(t.double() if t.is_floating_point() else t for t in args)
+        exact = outputs_of(function, wide)
+        for half, right in zip(outputs_of(function, args), exact, strict=True):
+            check_half(name, next(found), half.numpy(), right.numpy())
+
+
+def check_half(name: str, found: Any, half: Any, exact: Any) -> None:
+    assert (found.dtype, found.shape) == (half.dtype, half.shape), name
+    if half.dtype.kind != "f":
+        np.testing.assert_array_equal(found, half, err_msg=name)
+        return
+    with np.errstate(all="ignore"):
+        exact = np.asarray(exact, np.float64)
+        room = HALF_RTOL * np.abs(exact) + HALF_ATOL + np.abs(half.astype(np.float64) - exact)
+        near = np.abs(found.astype(np.float64) - exact) <= room
+        same = (found == half) | (found == exact.astype(half.dtype))
+    both = np.isnan(found) & np.isnan(half)
+    bad = ~(both | same | (np.isfinite(found) & np.isfinite(room) & near))
+    assert not bad.any(), f"{name}: {found[bad][:5]}, torch {half[bad][:5]}, exact {exact[bad][:5]}"
+
+
 def test_trigamma_is_exact_where_torch_is_not(tmp_path: Path) -> None:
     class Trigamma(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

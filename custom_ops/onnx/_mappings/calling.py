@@ -13,6 +13,8 @@ from custom_ops.onnx._mappings.registry import Mapping
 from custom_ops.onnx._mappings.schema import is_ignored
 from custom_ops.onnx._mappings.tensor import Tensor, is_floating
 
+_HALVES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
 
 def call(
     mapping: Mapping,
@@ -46,7 +48,11 @@ def call(
             f"{mapping.op}: opset_version must be at least {mapping.since_opset} for its mapping, "
             f"got {asked}; export with opset_version={mapping.since_opset}"
         )
-    op = Ops(mapping.op, opset, asked, _floating(values), new_value, takes_scan)
+    half = _half(values) if mapping.wide else None
+    floating = ir.DataType.FLOAT if half else _floating(values)
+    op = Ops(mapping.op, opset, asked, floating, new_value, takes_scan)
+    if half:
+        values = [_widened(op, value) for value in values]
     function = mapping.function
     if isinstance(function, onnxscript.OnnxFunction):
         function = _as_node(function)
@@ -71,14 +77,39 @@ def call(
     outputs: list[ir.Value] = []
     for each in listed:
         tensor = each if isinstance(each, Tensor) else Tensor(None, each)
+        if half and tensor.dtype in (ir.DataType.FLOAT, None):
+            tensor = op.Cast(tensor, to=half)
         outputs.append(op.own(tensor, outputs))
     return op, outputs
 
 
+def _flat(values: Sequence[Any]) -> list[Any]:
+    return [each for value in values for each in (value if isinstance(value, list) else [value])]
+
+
+def _half(values: Sequence[Any]) -> ir.DataType | None:
+    """Returns the dtype of 16 bits that all fractions of a call have; None where one has another.
+
+    None too where the call names a dtype of its result.
+    """
+    flat = _flat(values)
+    if any(isinstance(each, ir.DataType) for each in flat):
+        return None
+    dtypes = {each.dtype for each in flat if isinstance(each, Tensor)}
+    fractions = {dtype for dtype in dtypes if dtype is not None and is_floating(dtype)}
+    return fractions.pop() if len(fractions) == 1 and fractions <= _HALVES else None
+
+
+def _widened(op: Ops, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_widened(op, each) for each in value]
+    is_half = isinstance(value, Tensor) and value.dtype in _HALVES
+    return op.Cast(value, to=ir.DataType.FLOAT) if is_half else value
+
+
 def _floating(values: Sequence[Any]) -> ir.DataType:
     """Returns the dtype of the first tensor of fractions: numbers that meet no tensor take it."""
-    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
-    dtypes = (each.dtype for each in flat if isinstance(each, Tensor))
+    dtypes = (each.dtype for each in _flat(values) if isinstance(each, Tensor))
     return next((d for d in dtypes if d is not None and is_floating(d)), ir.DataType.FLOAT)
 
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnxscript
@@ -25,6 +25,7 @@ class Mapping:
         since_opset: The oldest opset that it can be written in.
         exporters: Those that it is for.
         origin: Who gave it: "user", the name of a package, or "pack".
+        wide: Whether 16-bit numbers are made float32 for it, and its float32 results 16 bits.
     """
 
     op: str
@@ -33,6 +34,7 @@ class Mapping:
     since_opset: int
     exporters: tuple[str, ...]
     origin: str
+    wide: bool = False
 
     @property
     def name(self) -> str:
@@ -154,12 +156,17 @@ def remove_mapping(name: str, exporter: str = "both") -> None:
 
 
 def packed(
-    name: str, *, since_opset: int = 1, exporter: str = "both"
+    name: str, *, since_opset: int = 1, exporter: str = "both", wide: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declares a mapping of the pack: as `register_mapping`, but any of a user goes before it."""
+    """Declares a mapping of the pack: as `register_mapping`, but any of a user goes before it.
+
+    Numbers of 16 bits it computes in float32 and rounds once, as torch does; `wide` says
+    otherwise where it moves elements only, or sees to that itself.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        _mappings.append(_mapping(name, function, since_opset, exporter, "pack"))
+        mapping = _mapping(name, function, since_opset, exporter, "pack")
+        _mappings.append(replace(mapping, wide=wide))
         return function
 
     return decorate

@@ -58,7 +58,7 @@ def _attention(
     return _weighted(op, scores, value, attn_mask is not None or is_causal)
 
 
-@packed("aten::_scaled_dot_product_flash_attention_for_cpu", since_opset=18)
+@packed("aten::_scaled_dot_product_flash_attention_for_cpu", since_opset=18, wide=False)
 def _flash_attention(
     op: Any,
     query: Any,
@@ -71,12 +71,15 @@ def _flash_attention(
     scale: float | None = None,
 ) -> Any:
     # The exporter's second result has another shape, and is not the logarithm of the sums.
+    # The second is float32 where the first has 16 bits.
+    kind = query.dtype
+    wide = ir.DataType.DOUBLE if kind is ir.DataType.DOUBLE else ir.DataType.FLOAT
+    query, key, value = (op.Cast(x, to=wide) for x in (query, key, value))
+    if attn_mask is not None and attn_mask.dtype is not ir.DataType.BOOL:
+        attn_mask = op.Cast(attn_mask, to=wide)
     scores = _scores(op, query, key, attn_mask, dropout_p, is_causal, scale)
-    found = _weighted(op, scores, value, attn_mask is not None)
-    wide = scores
-    if scores.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        wide = op.Cast(scores, to=ir.DataType.FLOAT)
-    total = op.ReduceLogSumExp(wide, [-1], keepdims=0)
+    found = op.Cast(_weighted(op, scores, value, attn_mask is not None), to=kind)
+    total = op.ReduceLogSumExp(scores, [-1], keepdims=0)
     if attn_mask is not None:  # torch gives 0 here too where nothing is seen
         total = op.Where(op.IsInf(total, detect_positive=0), 0.0, total)
     return found, total

@@ -37,8 +37,8 @@ def _by_batch(op: Any, x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any,
     return value, middle, inverse, variance, count
 
 
-@packed("aten::native_batch_norm", since_opset=18, exporter="dynamo")
-@packed("aten::_native_batch_norm_legit", since_opset=18, exporter="dynamo")
+@packed("aten::native_batch_norm", since_opset=18, exporter="dynamo", wide=False)
+@packed("aten::_native_batch_norm_legit", since_opset=18, exporter="dynamo", wide=False)
 def _native_batch_norm(
     op: Any,
     input: Any,
@@ -55,7 +55,7 @@ def _native_batch_norm(
     return _by_batch(op, input, weight, bias, eps)[:3]
 
 
-@packed("aten::_native_batch_norm_legit_functional", since_opset=18, exporter="dynamo")
+@packed("aten::_native_batch_norm_legit_functional", since_opset=18, exporter="dynamo", wide=False)
 def _functional(
     op: Any,
     input: Any,

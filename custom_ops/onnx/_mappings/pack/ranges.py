@@ -33,7 +33,7 @@ def _spaced(op: Any, start: Any, end: Any, steps: Any, dtype: Any, inner: Any) -
     return op.Where(op.Less(number, op.Max(op.Div(steps, 2), 1)), forth, back)
 
 
-@packed("aten::linspace", since_opset=13)
+@packed("aten::linspace", since_opset=13, wide=False)
 def _linspace(op: Any, start: Any, end: Any, steps: Any, *, dtype: Any = None) -> Any:
     dtype = dtype or default_float()
     inner = ir.DataType.FLOAT if dtype.itemsize < 4 and is_floating(dtype) else dtype
@@ -41,7 +41,7 @@ def _linspace(op: Any, start: Any, end: Any, steps: Any, *, dtype: Any = None) -
     return op.Cast(_spaced(op, start, end, steps, dtype, inner), to=dtype)
 
 
-@packed("aten::logspace", since_opset=13)
+@packed("aten::logspace", since_opset=13, wide=False)
 def _logspace(
     op: Any, start: Any, end: Any, steps: Any, base: float = 10.0, *, dtype: Any = None
 ) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from custom_ops.onnx._mappings.pack._values import axis_of, known_size
 from custom_ops.onnx._mappings.registry import packed
 
-torchscript: Any = {"since_opset": 15, "exporter": "torchscript"}
+torchscript: Any = {"since_opset": 15, "exporter": "torchscript", "wide": False}
 
 
 @packed("aten::alias_copy", **torchscript)

@@ -28,7 +28,7 @@ _NO_KERNELS = 22
 _SINCE = 16
 
 
-@packed("torchvision::roi_align", since_opset=10)
+@packed("torchvision::roi_align", since_opset=10, wide=False)
 def roi_align(
     op: Any,
     images: Any,
@@ -77,7 +77,7 @@ def roi_align(
     return in_kind(op, over_regions(op, images, rois, (by_row, by_column), pool, shape), kind)
 
 
-@packed("torchvision::ps_roi_align", since_opset=_SINCE)
+@packed("torchvision::ps_roi_align", since_opset=_SINCE, wide=False)
 def ps_roi_align(
     op: Any,
     images: Any,
@@ -97,7 +97,7 @@ def ps_roi_align(
     return _position_sensitive(op, images, rois, by_row, by_column, bins, kind)
 
 
-@packed("torchvision::ps_roi_pool", since_opset=_SINCE)
+@packed("torchvision::ps_roi_pool", since_opset=_SINCE, wide=False)
 def ps_roi_pool(
     op: Any, images: Any, rois: Any, spatial_scale: Any, pooled_height: Any, pooled_width: Any
 ) -> Any:
@@ -123,7 +123,7 @@ def ps_roi_pool(
     return _position_sensitive(op, images, rois, by_row, by_column, bins, kind)
 
 
-@packed("torchvision::roi_pool")
+@packed("torchvision::roi_pool", wide=False)
 def roi_pool(
     op: Any, images: Any, rois: Any, spatial_scale: Any, pooled_height: Any, pooled_width: Any
 ) -> Any:
