@@ -16,7 +16,7 @@ from onnx_pieces import BRANCH, parsed, run, values, with_functions
 
 import custom_ops.onnx
 from custom_ops import debug
-from custom_ops.debug._bisect import search
+from custom_ops.debug._bisect import runtime, search
 from custom_ops.debug._bisect.runtime import attempt
 
 PATIENT = debug.Runtime(threads=1)
@@ -230,6 +230,19 @@ def test_where_two_files_differ(tmp_path: Path) -> None:
     predicate = debug.differs_from(tmp_path / "other.onnx", PATIENT)
     found = debug.bisect(model, predicate, tmp_path / "small.onnx")
     assert found.names == ("n3",)
+
+
+def test_where_half_precision_overflows(tmp_path: Path) -> None:
+    """The other file has other element types; each piece of it is fed with this one's values."""
+    text = """g (KIND[4] x) => (KIND[4] z)
+        { [a] a = Mul(x, w) [b] b = Mul(a, a) [c] c = Neg(b) [d] z = Abs(c) }"""
+    model, half = (parsed(text.replace("KIND", kind)) for kind in ("float", "float16"))
+    for each, dtype in ((model, np.float32), (half, np.float16)):
+        each.graph.initializer.append(numpy_helper.from_array(np.full(1, 300, dtype), "w"))
+    x = {"x": np.array([1, 2, 3, 4], np.float32)}
+    predicate = debug.differs_from(half, PATIENT, rtol=1e-2)
+    found = debug.bisect(model, predicate, tmp_path / "small.onnx", inputs=x)
+    assert found.names == ("b",)
 
 
 # What models have.
@@ -535,6 +548,20 @@ def test_what_is_no_answer(tmp_path: Path) -> None:
     onnx.save(chain(2), file)
     with pytest.raises(RuntimeError, match="no session could be tried"):
         debug.fails_to_run(PATIENT)(file)
+
+
+def test_a_crash_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what has not been said to be done."""
+    file, child = tmp_path / "model.onnx", tmp_path / "child.py"
+    onnx.save(chain(2), file)
+    monkeypatch.setattr(runtime, "_CHILD", child)
+    child.write_text("import os; os.abort()")
+    assert debug.fails_to_load(saying="ended the process with -6")(file)
+    with pytest.raises(Exception, match="does not load: onnxruntime ended the process"):
+        debug.fails_to_run()(file)
+    child.write_text("import os; print('{\"loaded\": true}', flush=True); os.abort()")
+    assert not debug.fails_to_load()(file)
+    assert debug.fails_to_run(saying="ended the process")(file)
 
 
 def test_no_end_is_a_failure(tmp_path: Path) -> None:
