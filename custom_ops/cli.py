@@ -9,6 +9,7 @@ import typer
 from custom_ops import __version__
 from custom_ops._cli import (
     bench,
+    compare,
     convert,
     demo,
     doctor,
@@ -38,6 +39,7 @@ for command in (
     export.export,
     run.run,
     verify.verify,
+    compare.compare,
     inspect.inspect,
     doctor.doctor,
     extract.extract,

@@ -30,6 +30,7 @@ COMMANDS = (
     "export",
     "run",
     "verify",
+    "compare",
     "inspect",
     "doctor",
     "extract",

@@ -42,12 +42,13 @@ class Found:
     dynamic_shapes: Any
 
 
-def find(name: str, args: Sequence[str]) -> Found:
+def find(name: str, args: Sequence[str], given: "Sequence[torch.Tensor] | None" = None) -> Found:
     """Finds a module.
 
     Args:
         name: ``MODULE:FACTORY``.
         args: Sizes of example inputs; those of the factory where there are none.
+        given: The example inputs themselves.
 
     Raises:
         Usage: The name leads to no torch module, or there are no example inputs.
@@ -64,7 +65,9 @@ def find(name: str, args: Sequence[str]) -> Found:
     if any(each.training for each in module.modules()):
         note(f"{type(module).__name__} is put into evaluation mode")
         module.eval()
-    if args:
+    if given is not None:
+        examples = tuple(given)
+    elif args:
         parameter = next((each for each in module.parameters() if each.is_floating_point()), None)
         examples = draw(args, torch.float32 if parameter is None else parameter.dtype)
     elif others:
