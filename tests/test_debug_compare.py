@@ -244,6 +244,7 @@ def test_two_models(x: torch.Tensor, path: Path) -> None:
     found = custom_ops.debug.compare(path, model, feeds)
     assert [fault.node for fault in found.faults] == names
     assert found.faults[1].module == ("head",)
+    assert all(fault.difference.startswith("input 1, ") for fault in found.faults)
 
 
 def test_half_beside_single_precision(net: Net, x: torch.Tensor, tmp_path: Path) -> None:

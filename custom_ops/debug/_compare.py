@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -10,8 +9,9 @@ import onnxruntime
 import torch
 
 from custom_ops._errors import first_line
-from custom_ops.debug import _branches, _graph, _pairing, _record, _runs
-from custom_ops.debug._culprit import Paired, first_difference, fresh
+from custom_ops.debug import _branches, _culprit, _graph, _pairing, _record, _runs
+from custom_ops.debug._culprit import Paired
+from custom_ops.debug._fresh import fresh
 from custom_ops.debug._judge import Judge
 from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
@@ -141,9 +141,7 @@ def _compare_module(
             except Exception as error:  # of torch's exporter, which may raise anything
                 work.notes.append(f"the module does not export afresh: {first_line(error)}")
                 return faults
-            given = Paired(graph, pairs.of_value)
-            given, again = given.shared(again), again.shared(given)
-            return [_explained(fault, given, again) for fault in faults]
+            return _culprit.explained(faults, Paired(graph, pairs.of_value), again)
 
     side = TorchSide(recording, pairs.of_value, frozenset(pairs.of_value.values()), limit)
     return work.judged(
@@ -158,18 +156,3 @@ def _compare_module(
         pairs.approximate,
         document.name,
     )
-
-
-def _explained(fault: Fault, given: Paired, again: Paired) -> Fault:
-    """Returns a fault with the node that differs from the fresh export, and how it does.
-
-    Where none does, the runtime computes something else than torch, and the last node stands.
-    """
-    ref = given.of_value.get(fault.name)
-    if ref is None:  # the fresh export has no such result
-        return fault
-    found = first_difference(given, given.regions[ref], again, again.regions[ref])
-    if found is None:
-        return fault
-    node, how = found
-    return replace(fault, node=node.proto.name, op_type=node.proto.op_type, difference=how)

@@ -1,26 +1,19 @@
-"""Finds the node of a region that is not what the module exports to today."""
+"""Finds the node of a region that differs from the same region of another model."""
 
 import difflib
 import functools
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper, numpy_helper
 
-import custom_ops.onnx
-from custom_ops.debug import _branches, _graph, _pairing, _runs
+from custom_ops.debug import _graph
 from custom_ops.debug._graph import Array, Graph, Node
-from custom_ops.debug._record import Recording, Ref
+from custom_ops.debug._result import Fault
 from custom_ops.onnx import _walk
-from custom_ops.onnx._inputs import Call
-from custom_ops.onnx._reading import read
 
 _SHOWN = 4  # numbers of a list in a sentence
 _MISSING = object()
@@ -28,13 +21,19 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Paired:
-    """A model and the results of torch that its values are."""
+    """A model and its values.
+
+    Attributes:
+        graph: The model.
+        of_value: For each value what it is called in all models: the result of torch that it is,
+            or its name in one of them.
+    """
 
     graph: Graph
-    of_value: Mapping[str, Ref]
+    of_value: Mapping[str, Hashable]
 
     @functools.cached_property
-    def regions(self) -> dict[Ref, list[Node]]:
+    def regions(self) -> dict[Hashable, list[Node]]:
         """The nodes that make each result from those before it, in order."""
         found = _graph.regions(self.graph, self.of_value)
         return {
@@ -80,55 +79,38 @@ class Paired:
         return inside.get(name)
 
 
-def fresh(
-    module: torch.nn.Module,
-    call: Call,
-    given: Graph,
-    recording: Recording,
-    feeds: Mapping[str, Array],
-) -> Paired:
-    """Exports a module afresh, as a given model was exported, and pairs it.
+def explained(faults: Sequence[Fault], given: Paired, again: Paired) -> list[Fault]:
+    """Returns faults with the node that differs from that of another model, and how it does.
+
+    Where none does, the runtime computes something else, and the last node of the region stands.
 
     Args:
-        module: The module.
-        call: Its arguments.
-        given: The model; the export takes its exporter and opset.
-        recording: What torch did on the arguments.
-        feeds: The arguments as inputs of the model.
-
-    Raises:
-        Exception: What the export raises.
+        faults: The faults of a model.
+        given: That model.
+        again: The other one.
     """
-    by_dynamo = any(node.target for node in given.nodes)
-    opsets = {_walk.domain(each.domain): each.version for each in given.proto.opset_import}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "fresh.onnx"
-        custom_ops.onnx.export(
-            module,
-            call.args,
-            path,
-            kwargs=call.kwargs,
-            exporter="dynamo" if by_dynamo else "torchscript",
-            opset_version=opsets[""],
-            verify=False,
-        )
-        graph = _graph.of_document(read(path))
-        named = dict(zip(graph.inputs, feeds.values(), strict=True))
-        graph = _branches.taken(graph, named)
-        values = _runs.instrumented(graph, named)
-    return Paired(graph, _pairing.pair(graph, values, recording).of_value)
+    given, again = given.shared(again), again.shared(given)
+    found = []
+    for fault in faults:
+        what = given.of_value.get(fault.name)
+        if what is not None:  # else the other model has no such value
+            first = first_difference(given, given.regions[what], again, again.regions[what])
+            if first is not None:
+                node, how = first[0].proto, first[1]
+                fault = replace(fault, node=node.name, op_type=node.op_type, difference=how)
+        found.append(fault)
+    return found
 
 
 def first_difference(
     given: Paired, region: Sequence[Node], again: Paired, expected: Sequence[Node]
 ) -> tuple[Node, str] | None:
-    """Returns the first node of a region that is not what the module exports to, and how.
+    """Returns the first node of a region that another model has otherwise, and how.
 
     Args:
         given: The model.
         region: The nodes of the region, in order.
-        again: The fresh export.
+        again: The other model.
         expected: The nodes of the same region there.
 
     Returns:
@@ -157,7 +139,7 @@ def _differences(
     theirs: onnx.NodeProto,
     inside: tuple[Mapping[str, object], Mapping[str, object]],
 ) -> Iterator[str]:
-    """Yields how a node differs from that of the fresh export: attributes, weights, inputs."""
+    """Yields how a node differs from that of the other model: attributes, weights, inputs."""
     one, other = _attributes(ours), _attributes(theirs)
     for name in sorted(one.keys() | other.keys()):
         texts = [_text(each.get(name, _MISSING)) for each in (one, other)]

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from custom_ops.debug import _branches, _graph, _runs
+from custom_ops.debug import _branches, _culprit, _graph, _runs
+from custom_ops.debug._culprit import Paired
 from custom_ops.debug._evidence import Op
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._judge import Judge, Origin
 from custom_ops.debug._limit import Limit, cheap, eps
 from custom_ops.debug._metrics import Metrics, measure
 from custom_ops.debug._pairing import alike, heaviest, sketch
-from custom_ops.debug._result import Comparison, Unmatched
+from custom_ops.debug._result import Comparison, Fault, Unmatched
 from custom_ops.debug._work import Work
 from custom_ops.onnx._reading import Document
 
@@ -52,8 +53,8 @@ def compare_models(
     with work.part("instrumented"):
         theirs = _branches.taken(theirs, inputs[0], work.libraries)
         ours = _branches.taken(ours, inputs[1], work.libraries)
-        wanted = _runs.instrumented(theirs, inputs[0], work.libraries)
-        arriving = _runs.instrumented(ours, inputs[1], work.libraries)
+        wanted = _runs.instrumented(theirs, inputs[0], work.libraries, inner=True)
+        arriving = _runs.instrumented(ours, inputs[1], work.libraries, inner=True)
     with work.part("pairing"):
         partners = _partners(theirs, wanted, ours, arriving)
     with work.part("cut"):
@@ -62,6 +63,10 @@ def compare_models(
 
     def again(fed: Mapping[str, Array]) -> dict[str, Array]:
         return _runs.cut(ours, fed, inputs[1], work.libraries)
+
+    def explained(faults: list[Fault]) -> list[Fault]:
+        names = {partner: partner for partner in partners.values()}
+        return _culprit.explained(faults, Paired(ours, partners), Paired(theirs, names))
 
     coarse = {n: max(wanted[p].dtype, arriving[n].dtype, key=eps) for n, p in partners.items()}
     side = _Other(theirs, partners, limit, coarse, expected, introduced, again)
@@ -72,7 +77,7 @@ def compare_models(
         introduced,
         plain,
         inputs[1],
-        lambda faults: faults,
+        explained,
         list(_unmatched(theirs, wanted, ours, arriving, partners)),
         not any(node.scope is not None for node in ours.nodes),
         model.name,

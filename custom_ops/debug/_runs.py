@@ -21,12 +21,21 @@ def instrumented(
     graph: Graph,
     feeds: Mapping[str, Array],
     libraries: Sequence[str] = (),
+    *,
+    inner: bool = False,
 ) -> dict[str, Array]:
-    """Runs a model without optimizations; returns every value that depends on its inputs."""
+    """Runs a model without optimizations; returns every value that depends on its inputs.
+
+    Args:
+        graph: The model.
+        feeds: Its inputs.
+        libraries: Files of further libraries of custom ops.
+        inner: Whether to return the values inside an op of torch too.
+    """
     names = [
         name
         for node in graph.nodes
-        if not node.constant and not node.inner
+        if not node.constant and (inner or not node.inner)
         for name in node.proto.output
         if name
     ]
