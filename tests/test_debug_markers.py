@@ -185,6 +185,8 @@ def test_plain_dynamo_export_writes_the_nodes_and_embed_adds_the_body(tmp_path: 
         net, (IMAGE,), path, dynamo=True, verbose=False, custom_translation_table=table
     )
     assert markers(path) == ["conv", "step", "step", "result"]
+    (finding,) = [f for f in custom_ops.onnx.doctor(path).findings if f.code == "custom-domain"]
+    assert "custom_ops.onnx.embed gives markers their body" in str(finding)
     (found,) = run(custom_ops.onnx.embed(path), IMAGE.numpy()).values()
     np.testing.assert_allclose(found, net(IMAGE).detach(), rtol=1e-5, atol=1e-5)
     dbg.strip(path, tmp_path / "clean.onnx")
@@ -202,6 +204,14 @@ def test_a_compiled_module_exports_its_marks(tmp_path: Path) -> None:
     report = dbg.run(compiled, path, (IMAGE,))
     assert [mark.name for mark in report.marks] == ["conv", "step", "step#1", "result"]
     assert report
+
+
+def test_a_strict_export_keeps_marks() -> None:
+    dbg, net = make()
+    program = torch.export.export(net, (IMAGE,), strict=True)
+    names = [n.args[1] for n in program.graph.nodes if "custom_ops.mark" in str(n.target)]
+    assert names == ["conv", "unused", "step", "step", "result"]
+    assert torch.equal(program.module()(IMAGE), net(IMAGE))
 
 
 class Kinds(torch.nn.Module):
@@ -508,7 +518,7 @@ def test_repeats_compare_only_where_they_are_as_many(tmp_path: Path) -> None:
     assert report
     assert [mark.name for mark in report.marks] == ["last"]
     assert [str(each) for each in report.missing] == [
-        "step: torch comes by it 2 times, the model has it 1 times"
+        "step: torch comes by it 2x, the model has it 1x, which does not tell what belongs together"
     ]
 
 

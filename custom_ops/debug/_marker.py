@@ -237,7 +237,10 @@ def _compared(
     known = {each.name for each in missing}
     for name in {**here, **there}:
         if here[name] != there[name] and name not in known:
-            reason = f"torch comes by it {here[name]} times, the model has it {there[name]} times"
+            reason = (
+                f"torch comes by it {here[name]}x, the model has it {there[name]}x, which does not "
+                "tell what belongs together"
+            )
             missing.append(Missing(name, reason))
     marks = []
     labels = _marks.numbered([name for name, _ in tape])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from custom_ops import _library
-from custom_ops.onnx import _guarded, _shared_library, _walk
+from custom_ops.onnx import _guarded, _marker, _shared_library, _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Located, Subject
@@ -19,6 +19,8 @@ _OURS, _EXTENSIONS = "custom_ops", "ai.onnx.contrib"
 _REMEDIES = {
     _OURS: "open it with custom_ops.onnx.session, or register custom_ops.get_library_path(); "
     "custom_ops.onnx.embed gives the nodes their decomposition",
+    _marker.DOMAIN: "custom_ops.onnx.embed gives markers their body, and strip of a "
+    "custom_ops.debug.Debugger takes them out",
     _EXTENSIONS: "register onnxruntime_extensions.get_library_path()",
     "mmcv": "turn the nodes into ours with custom-ops convert, or register mmcv's library",
     "mmdeploy": "turn the nodes into ours with custom-ops convert, or register mmdeploy's library",
