@@ -207,7 +207,7 @@ def test_a_compiled_module_exports_its_marks(tmp_path: Path) -> None:
 
 
 def test_a_strict_export_keeps_marks() -> None:
-    dbg, net = make()
+    _, net = make()
     program = torch.export.export(net, (IMAGE,), strict=True)
     names = [n.args[1] for n in program.graph.nodes if "custom_ops.mark" in str(n.target)]
     assert names == ["conv", "unused", "step", "step", "result"]

@@ -146,7 +146,7 @@ class MarkReport:
     def __str__(self) -> str:
         lines = [str(mark) for mark in self.marks]
         lines += [f"{each.name}: not compared, {each.reason}" for each in self.missing]
-        return "\n".join(lines)
+        return "\n".join(lines) or "no marks: nothing was compared"
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it in the types of JSON."""
