@@ -141,8 +141,9 @@ def _measured(expected: Array, actual: Array, mismatch: str) -> Metrics:
         largest = max(largest, top)
         max_abs = max(max_abs, float(difference.max(initial=0.0)))
         total += added
-        squares += float(difference @ difference)
         count += difference.size
+        # Not as a dot product: that wakes the threads of BLAS for each piece.
+        squares += float(np.square(difference, out=difference).sum())
     mean, mean_square = (total / count, squares / count) if count else (0.0, 0.0)
     counts = (nan[0], nan[1]), (infinite[0], infinite[1])
     return Metrics(max_abs, mean, mean_square, largest, *counts, disagree, mismatch)
