@@ -1,10 +1,12 @@
 """Runs recorded ops of torch again in float64, from given results to another one."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+
+from custom_ops.debug._record import Recording, Ref, Step
 
 _WIDE = {
     torch.float16: torch.float64,
@@ -18,39 +20,6 @@ _WIDE = {
 _FRESH = ("empty", "new_empty")  # their numbers are whatever lay in memory
 
 
-class Ref(Protocol):
-    """A result: which step, and which of its tensors."""
-
-    @property
-    def step(self) -> int:
-        """Index of the step."""
-
-    @property
-    def output(self) -> int:
-        """Which of its tensors."""
-
-
-class Step(Protocol):
-    """One op that ran; in its arguments a `Ref` stands where a result was given."""
-
-    index: int
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: list[torch.Tensor]
-
-
-class Recording(Protocol):
-    """The ops that ran."""
-
-    @property
-    def steps(self) -> Sequence[Any]:
-        """The ops, in order."""
-
-    def value(self, ref: Any) -> torch.Tensor:
-        """Returns a result as it was when the op had made it."""
-
-
 class Replay:
     """The ops between given results and another one, to run again in float64.
 
@@ -60,7 +29,7 @@ class Replay:
     Attributes:
         recording: The ops that ran.
         target: The result.
-        stops: Step and output of the results that are given.
+        stops: The results that are given.
         steps: The ops, in order.
         lacking: Names of the ops that ran in their own types.
     """
@@ -76,19 +45,15 @@ class Replay:
         self.lacking: list[str] = []
         self.recording = recording
         self.target = target
-        if isinstance(stops, (set, frozenset)):  # not copied for each of many targets
-            self.stops = stops
-        else:
-            self.stops = frozenset((stop.step, stop.output) for stop in stops)
+        # Not copied for each of many targets.
+        self.stops = stops if isinstance(stops, (set, frozenset)) else frozenset(stops)
         needed, todo = set(), [target.step]
         while todo:
             index = todo.pop()
             if index not in needed:
                 needed.add(index)
-                step = recording.steps[index]
-                leaves = pytree.tree_leaves((step.args, step.kwargs), is_leaf=self.is_ref)
-                refs = [leaf for leaf in leaves if self.is_ref(leaf)]
-                todo += [ref.step for ref in refs if (ref.step, ref.output) not in self.stops]
+                refs = recording.steps[index].refs
+                todo += [ref.step for ref in refs if ref not in self.stops]
         self.steps = [recording.steps[index] for index in sorted(needed)]
 
     def run(self, seed: int | None = None) -> torch.Tensor:
@@ -106,18 +71,14 @@ class Replay:
         with torch.no_grad():
             for step in self.steps:
                 run.step(step)
-        return run.values[self.target.step, self.target.output]
-
-    def is_ref(self, leaf: Any) -> bool:
-        """Says whether an argument stands for a recorded result."""
-        return isinstance(leaf, type(self.target))
+        return run.values[self.target]
 
 
 class _Run:
     """The values of one run."""
 
     def __init__(self, replay: Replay, generator: torch.Generator | None) -> None:
-        self.values: dict[tuple[int, int], torch.Tensor] = {}
+        self.values: dict[Ref, torch.Tensor] = {}
         self._replay = replay
         self._generator = generator
         self._inputs: dict[Any, torch.Tensor] = {}
@@ -138,12 +99,12 @@ class _Run:
         for i, (before, now) in enumerate(zip(step.outputs, results, strict=False)):
             wide = _WIDE.get(before.dtype)
             value = before if wide is None else now.to(wide)
-            self.values[step.index, i] = value
+            self.values[Ref(step.index, i)] = value
 
     def _call(self, func: Callable[..., Any], step: Step, resolved: Callable[[Any], Any]) -> Any:
         """Calls an op with copies of what it overwrites; returns the tensors among the results."""
         args, kwargs = pytree.tree_map(
-            resolved, (list(step.args), step.kwargs), is_leaf=self._replay.is_ref
+            resolved, (list(step.args), step.kwargs), is_leaf=lambda leaf: isinstance(leaf, Ref)
         )
         for i, argument in enumerate(step.func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -156,15 +117,14 @@ class _Run:
     def _wide(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.dtype):
             return _WIDE.get(leaf, leaf)
-        if self._replay.is_ref(leaf):
-            place = leaf.step, leaf.output
-            if place not in self._replay.stops:
-                return self.values[place]
-            return self._input(place, self._replay.recording.value(leaf))
+        if isinstance(leaf, Ref):
+            if leaf not in self._replay.stops:
+                return self.values[leaf]
+            return self._input(leaf, self._replay.recording.value(leaf))
         return self._input(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
 
     def _own(self, leaf: Any) -> Any:
-        if self._replay.is_ref(leaf):
+        if isinstance(leaf, Ref):
             return self._wide(leaf).to(self._replay.recording.value(leaf).dtype)
         return self._wide(leaf).to(leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
 

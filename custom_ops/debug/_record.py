@@ -152,6 +152,7 @@ class _Recorder(TorchDispatchMode):
         # place in memory is not given to another one.
         self._known: dict[int, tuple[Ref, int, torch.Tensor]] = {}
         self._at: dict[int, list[Ref]] = {}  # the results that lie in one memory
+        self._read: dict[int, list[int]] = {}  # the steps that read a memory that is no result's
         self._varying: set[int] = set()  # ids of inputs, and of what depends on them
 
     @contextlib.contextmanager
@@ -190,11 +191,13 @@ class _Recorder(TorchDispatchMode):
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         depends = any(id(tensor) in self._varying for tensor in given)
         recorded = pytree.tree_map_only(torch.Tensor, self._recorded, (args, kwargs))
-        self._save_what_it_overwrites(func, args, kwargs)
+        overwritten = _overwritten(func, args, kwargs)
+        for tensor in overwritten:
+            recorded = self._save(_memory(tensor), recorded)
         returned = func(*args, **kwargs)
         outputs = [t for t in pytree.tree_leaves(returned) if isinstance(t, torch.Tensor)]
         if outputs:
-            self._add(func, recorded, outputs, depends)
+            self._add(func, recorded, outputs, depends, {id(tensor) for tensor in overwritten})
         return returned
 
     def ref(self, value: Any) -> Ref | None:
@@ -212,7 +215,14 @@ class _Recorder(TorchDispatchMode):
         """Takes note that tensors depend on the inputs, or are them."""
         self._varying.update(map(id, tensors))
 
-    def _add(self, func: Any, recorded: Any, outputs: list[torch.Tensor], depends: bool) -> None:
+    def _add(
+        self,
+        func: Any,
+        recorded: Any,
+        outputs: list[torch.Tensor],
+        depends: bool,
+        overwritten: set[int],
+    ) -> None:
         index = len(self.recording.steps)
         modules = tuple(self._modules) or (ModuleCall("", 0),)
         args, kwargs = recorded
@@ -224,24 +234,36 @@ class _Recorder(TorchDispatchMode):
         )  # fmt: skip
         if depends:
             self.vary(outputs)
+        for leaf in pytree.tree_leaves(recorded, is_leaf=_is_ref):
+            if isinstance(leaf, torch.Tensor):
+                self._read.setdefault(_memory(leaf), []).append(index)
         for i, tensor in enumerate(outputs):
-            self._known[id(tensor)] = (Ref(index, i), tensor._version, tensor)
+            # torch counts an overwriting only when the op has returned to it.
+            version = tensor._version + (id(tensor) in overwritten)
+            self._known[id(tensor)] = (Ref(index, i), version, tensor)
             self._at.setdefault(_memory(tensor), []).append(Ref(index, i))
 
-    def _save_what_it_overwrites(
-        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        if not func._schema.is_mutable:
-            return
-        for i, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            given = args[i] if i < len(args) else kwargs.get(argument.name)
-            for tensor in pytree.tree_leaves(given):
-                if isinstance(tensor, torch.Tensor):
-                    for ref in self._at.pop(_memory(tensor), ()):
-                        outputs = self.recording.steps[ref.step].outputs
-                        outputs[ref.output] = outputs[ref.output].clone()
+    def _save(self, memory: int, recorded: Any) -> Any:
+        """Copies what was recorded and lies in a memory that is about to be overwritten.
+
+        Args:
+            memory: The memory.
+            recorded: The arguments of the op that overwrites it.
+
+        Returns:
+            Those arguments, with copies of what lies there.
+        """
+
+        def copied(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.clone() if _memory(tensor) == memory else tensor
+
+        steps = self.recording.steps
+        for ref in self._at.pop(memory, ()):
+            steps[ref.step].outputs[ref.output] = steps[ref.step].outputs[ref.output].clone()
+        for index in self._read.pop(memory, ()):
+            given = steps[index].args, steps[index].kwargs
+            steps[index].args, steps[index].kwargs = _on_tensors(copied, given)
+        return _on_tensors(copied, recorded)
 
     def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Runs a control flow op; of a condition what its branch does is recorded too."""
@@ -278,6 +300,26 @@ def _memory(tensor: torch.Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # sparse and opaque ones have none
         return id(tensor)
+
+
+def _overwritten(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Returns the tensors among the arguments that an op writes to."""
+    found: list[torch.Tensor] = []
+    if func._schema.is_mutable:
+        for i, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                given = args[i] if i < len(args) else kwargs.get(argument.name)
+                leaves = pytree.tree_leaves(given)
+                found += [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return found
+
+
+def _on_tensors(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
+    return pytree.tree_map(
+        lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf,
+        tree,
+        is_leaf=_is_ref,
+    )
 
 
 def _is_ref(value: Any) -> bool:
