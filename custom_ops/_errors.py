@@ -2,6 +2,7 @@
 
 import re
 
+_SIZE = re.compile(r" *index: \d+ Got: ")  # which axis of an input onnxruntime did not expect
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -17,9 +18,12 @@ class ExportFailed(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns what an error says, without its details and without colours."""
+    """Returns what an error says, without details, but sizes, and without colours."""
     lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    sizes = [" ".join(line.split()) for line in lines[1:] if _SIZE.match(line)]
+    return f"{lines[0].rstrip()} {', '.join(sizes)}" if sizes else lines[0]
 
 
 def root(error: BaseException) -> BaseException:

@@ -1,7 +1,8 @@
 """The command line, `custom-ops`: its commands, and how it ends."""
 
+import inspect as inspect_module
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -28,6 +29,13 @@ _EXIT_CODES = (
     "2 wrong usage. Errors are one sentence on stderr."
 )
 
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """Returns what a command does, each paragraph in one line: the help breaks lines itself."""
+    text = inspect_module.getdoc(command) or ""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
 app = typer.Typer(
     name="custom-ops",
     epilog=_EXIT_CODES,
@@ -48,7 +56,7 @@ for command in (
     bench.bench,
     info.info,
 ):
-    app.command(epilog=_EXIT_CODES)(command)
+    app.command(help=_paragraphs(command), epilog=_EXIT_CODES)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -320,10 +320,69 @@ def test_verify_a_tampered_file(exported: Path, folder: Path) -> None:
 
 
 def test_verify_a_file_that_does_not_load(folder: Path) -> None:
-    (folder / "broken.onnx").write_bytes(b"not a model")
-    outcome = call("verify", "broken.onnx", "nets:full")
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17, "other": 1]>
+        g (float[N] x) => (float[N] y) { y = other.Op(x) }""")
+    onnx.save(model, "other op.onnx")
+    outcome = call("verify", "other op.onnx", "nets:full")
     assert outcome.code == 1
-    assert "broken.onnx must load with --kernels native" in outcome.sentence
+    assert "other op.onnx must load with --kernels native" in outcome.sentence
+    assert outcome.sentence.endswith("; see custom-ops doctor 'other op.onnx'")
+
+
+@pytest.mark.parametrize(
+    ("content", "got"), [(b"", "nothing in it"), (b"not a model", "what does not parse")]
+)
+@pytest.mark.parametrize("command", ["run", "verify"])
+def test_what_is_no_model(command: str, content: bytes, got: str, folder: Path) -> None:
+    (folder / "junk.onnx").write_bytes(content)
+    outcome = call(command, "junk.onnx", *["nets:full"] * (command == "verify"))
+    assert outcome.code == 2
+    assert f"junk.onnx must hold an ONNX model, got {got}" in outcome.sentence
+
+
+def test_sizes_that_a_model_does_not_take(folder: Path) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 3, 9, 9] x) => (float[1, 3, 9, 9] y) { y = Neg(x) }""")
+    onnx.save(model, "fixed.onnx")
+    outcome = call("run", "fixed.onnx", "--shape", "x=2x3x9x8")
+    assert "index: 0 Got: 2 Expected: 1, index: 3 Got: 8 Expected: 9; give" in outcome.sentence
+    outcome = call("verify", "fixed.onnx", "nets:other")
+    assert outcome.code == 1
+    assert "DIFFERS, the model raises" in outcome.out
+    assert "nan" not in outcome.out
+
+
+def test_doctor_says_which_command_mends_and_warns_once(folder: Path) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N] x) => (float[N] y) { y = com.microsoft.Gelu(x) }""")
+    onnx.save(model, "gelu.onnx")
+    outcome = call("doctor", "gelu.onnx", "--target", "onnxruntime==9.0")
+    command = "custom-ops fix gelu.onnx --output FIXED.onnx --target onnxruntime==9.0"
+    assert f"What is fixable is mended by: {command}" in outcome.out
+    assert outcome.err.count("warning: target") == 1
+    assert call(*command.split()[1:]).code == 0
+    assert [each.version for each in onnx.load("FIXED.onnx").opset_import] == [17, 1]
+    outcome = call("doctor", "FIXED.onnx")
+    assert "nothing" in outcome.out
+    assert "custom-ops fix" not in outcome.out
+
+
+def test_fix_says_where_the_weights_are(exported: Path, folder: Path) -> None:
+    outcome = call("fix", str(exported), "--output", "out.onnx", "--external", "--no-verify")
+    sizes = [
+        f"{name} ({Path(name).stat().st_size:,} bytes)" for name in os.listdir() if "out" in name
+    ]
+    assert outcome.out.startswith(f"{' and '.join(sorted(sizes))} for onnxruntime==")
+    assert len(sizes) == 2
+
+
+def test_the_page_of_inspect_is_no_folder(exported: Path, folder: Path) -> None:
+    outcome = call("inspect", str(exported), "--html", ".", "--force")
+    assert outcome.code == 1
+    assert "the page must be a file, got '.', a folder; name a file in it" in outcome.sentence
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

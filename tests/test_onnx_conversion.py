@@ -42,6 +42,12 @@ def test_an_op_that_torch_does_not_have() -> None:
         convertible("asinh")
 
 
+@pytest.mark.parametrize("args", [(torch.rand(3, 4),), (torch.rand(3, 4), 5)])
+def test_arguments_that_an_op_does_not_take(args: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match=r"those of aten::logcumsumexp\(Tensor self, int dim\)"):
+        convertible("aten::logcumsumexp", args)
+
+
 class Hyperbolic(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.asinh(x) + 1

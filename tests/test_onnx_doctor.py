@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from doctor_models import WITH_LIBC, compiled, inference_in_this_process
@@ -73,6 +74,23 @@ def call(*arguments: str) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = execute(("doctor", *arguments))
     return code, out.getvalue(), err.getvalue().strip().splitlines()[-1]
+
+
+def test_a_missing_file_of_many_tensors_is_one_finding(tmp_path: Path) -> None:
+    names = [f"w{i}" for i in range(4)]
+    nodes = [onnx.helper.make_node("Sum", names, ["y"])]
+    value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])
+    weights = [onnx.numpy_helper.from_array(np.ones(2, np.float32), name) for name in names]
+    graph = onnx.helper.make_graph(nodes, "g", [], [value], weights)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    for weight, data in zip(model.graph.initializer, "aaab", strict=True):
+        onnx.external_data_helper.set_external_data(weight, data)
+        weight.ClearField("raw_data")
+    onnx.save_model(model, tmp_path / "g.onnx")
+    said = [f.sentence for f in custom_ops.onnx.doctor(tmp_path / "g.onnx").findings]
+    rule = "external data must be a file, got none at"
+    assert said == [f"tensor 'w0': {rule} 'a' (and that of 2 more)", f"tensor 'w3': {rule} 'b'"]
 
 
 def test_the_command(tmp_path: Path) -> None:

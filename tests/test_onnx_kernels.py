@@ -259,7 +259,7 @@ def test_later_releases() -> None:
     (said,) = found(deform, "1.20")
     assert said.endswith(
         "DeformConv in float32 must have a CPU kernel in onnxruntime 1.20 at opset 19, got none; "
-        "deploy onnxruntime 1.25"
+        "turn it into ours with custom-ops convert, or deploy onnxruntime 1.25"
     )
     assert found(deform, "1.25") == []
 

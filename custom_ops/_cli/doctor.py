@@ -1,5 +1,6 @@
 """custom-ops doctor: says what a release of ONNX Runtime will refuse in a model."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,9 @@ def doctor(
         except ValueError as error:
             raise Usage(str(error)) from error
         report = custom_ops.onnx.doctor(file, target, library or (), run=run)
-    write(report.as_dict(), _shown(report), as_json)
+    named = f" --target {target}" if target is not None else ""
+    mend = f"custom-ops fix {shlex.quote(str(file))} --output FIXED.onnx{named}"
+    write(report.as_dict(), _shown(report, mend), as_json)
     end(report.ok)
 
 
@@ -105,7 +108,7 @@ def _table(answer: "Conversion") -> RenderableType:
     return table
 
 
-def _shown(report: "Report") -> RenderableType:
+def _shown(report: "Report", mend: str) -> RenderableType:
     heading, *_ = str(report).splitlines()
     if not report.findings:
         return heading
@@ -122,4 +125,6 @@ def _shown(report: "Report") -> RenderableType:
             Text(finding.where),
             Group(Text(finding.sentence), Text(remedy, style="italic")),
         )
+    if any(finding.fixable for finding in report.findings):
+        return Group(table, Text(f"What is fixable is mended by: {mend}", overflow="fold"))
     return table

@@ -15,7 +15,12 @@ from custom_ops._cli.tensors import chosen, dynamic_axes
 
 def export(
     factory: Factory,
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.onnx", help="The file to write; one that is there is replaced."
+        ),
+    ],
     args: Args = None,
     lowering: Annotated[
         str,

@@ -99,4 +99,7 @@ def fix(
 
 def _shown(fixed: "Fixed") -> str:
     assert fixed.path is not None
-    return f"{fixed.path} ({fixed.path.stat().st_size:,} bytes) for {fixed.target}\n{fixed}"
+    written = f"{fixed.path} ({fixed.path.stat().st_size:,} bytes)"
+    if fixed.data is not None:
+        written += f" and {fixed.data} ({fixed.data.stat().st_size:,} bytes)"
+    return f"{written} for {fixed.target}\n{fixed}"

@@ -102,7 +102,8 @@ def finish(command: Callable[[], Any], *, as_json: bool, traceback: bool) -> int
     """
     machine = contextlib.redirect_stdout(_Redirected(sys.stdout)) if as_json else _nothing()
     with machine, warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        shown: set[str] = set()
+        warnings.showwarning = lambda message, *_, **__: _show_warning(str(message), shown)
         try:
             code = command()
             return code if isinstance(code, int) else 0
@@ -153,8 +154,11 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    note(f"warning: {message}")
+def _show_warning(message: str, shown: set[str]) -> None:
+    """Shows a warning that is not shown yet."""
+    if message not in shown:
+        shown.add(message)
+        note(f"warning: {message}")
 
 
 def _console(file: TextIO) -> Console:

@@ -1,5 +1,6 @@
 """custom-ops run: runs an ONNX file, on random inputs where none are given."""
 
+import shlex
 import statistics
 import time
 from pathlib import Path
@@ -84,6 +85,7 @@ def open_session(model: Path, kernels: str) -> Any:
     import onnxruntime
 
     import custom_ops.onnx
+    from custom_ops.onnx._reading import read
     from custom_ops.onnx._session import KERNELS
 
     chosen("--kernels", kernels, KERNELS)
@@ -92,8 +94,10 @@ def open_session(model: Path, kernels: str) -> Any:
     try:
         return custom_ops.onnx.session(model, kernels=kernels, sess_options=options)
     except Exception as error:
+        read(model)  # which says it where the file is no model
         raise Failure(
-            f"{model} must load with --kernels {kernels}, got: {first_line(error)}"
+            f"{model} must load with --kernels {kernels}, got: {first_line(error)}; see "
+            f"custom-ops doctor {shlex.quote(str(model))}"
         ) from error
 
 

@@ -92,7 +92,7 @@ def read(model: ModelLike) -> Document:
     except Exception as error:  # the parsers of binary, JSON and text share no class
         raise _refusal(what, f"what does not parse ({type(error).__name__})") from error
     if not proto.HasField("graph"):  # as of an empty file, which parses
-        raise _refusal(what, "one without a graph")
+        raise _refusal(what, "one without a graph" if proto.ByteSize() else "nothing in it")
     if not _is_text(proto):
         raise _refusal(what, "one with names or other texts that are not UTF-8")
     return Document(proto, path)

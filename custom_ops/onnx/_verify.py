@@ -42,6 +42,8 @@ class Check:
         if self.difference is None:
             return f"{self.sizes}: not checked, {self.note}"
         verdict = "equal" if self.passed else f"DIFFERS, {self.note}"
+        if math.isnan(self.difference):  # nothing could be compared
+            return f"{self.sizes}: {verdict}"
         return f"{self.sizes}: {verdict} (largest difference {self.difference:.3g})"
 
 

@@ -105,7 +105,8 @@ def convertible(
         The answer, which is true where an exporter is right.
 
     Raises:
-        ValueError: A module without arguments, or a name that is none of an op.
+        ValueError: A module without arguments, a name that is none of an op, or arguments that
+            the op does not take.
 
     Example:
         >>> import torch, custom_ops
@@ -181,6 +182,8 @@ def _tried(op: str, args: Sequence[Any] | None, opset: int) -> tuple[list[Trial]
                 code, said, lines = 1, f"no answer in {_SECONDS:.0f} s", []
             if code == 0 and not lines:
                 return [], ""
+            if lines and lines[-1].startswith('{"not taken"'):
+                raise _not_taken(op, json.loads(lines[-1])["not taken"])
             answers = [json.loads(line) for line in lines if line.startswith('{"status"')]
             why = (said.strip().splitlines() or [f"the process ended with {code}"])[-1]
             answers += [{"status": "crashes", "why": why}] * (2 - len(answers))
@@ -190,6 +193,17 @@ def _tried(op: str, args: Sequence[Any] | None, opset: int) -> tuple[list[Trial]
                 for mapped, answer in zip((False, True), answers, strict=True)
             ]
     return trials, arguments
+
+
+def _not_taken(op: str, why: str) -> ValueError:
+    namespace, _, rest = op.partition("::")
+    name, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), name)
+    schema = getattr(packet, overload or packet.overloads()[0])._schema
+    return ValueError(
+        f"convertible: args must be those of {schema}, got others: {why.rstrip(':')}; give all "
+        "that it needs, or leave args (--args) out to try a sample of torch's own tests"
+    )
 
 
 def _looked_up(op: str) -> tuple[list[Trial], str]:

@@ -3,7 +3,8 @@
     python -m custom_ops.onnx._doctor.conversion_trial OP EXPORTER OPSET [FILE]
 
 FILE has the arguments, as `torch.save` writes them; without it they are a sample of torch's own
-tests of the op. Writes a line of JSON for the exporter alone and one for it with the mappings.
+tests of the op. Writes a line of JSON for the exporter alone and one for it with the mappings; of
+arguments that the op does not take one line, which says why.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
 
+from custom_ops._errors import first_line
 from custom_ops.onnx._mappings import Traceable, install_mappings
 from custom_ops.onnx._translation import translation_table
 
@@ -190,6 +192,12 @@ def _main() -> int:
     call = _given(op, files[0]) if files else _sample(op)
     if call is None:
         return 0
+    if files:
+        try:
+            call(*_copied(call.tensors))
+        except Exception as error:  # an op of torch raises of every class
+            print(json.dumps({"not taken": first_line(error)}), flush=True)
+            return 0
     for mapped in (False, True):
         status, why = attempt(call.eval(), call.tensors, exporter, int(opset), mapped)
         print(json.dumps({"status": status, "why": why, "arguments": str(call)}), flush=True)

@@ -47,8 +47,8 @@ def set_version(model: onnx.ModelProto, version: int, tool: str = "fix") -> str:
     newest = int(onnx.IR_VERSION)
     if not LOWEST <= version <= newest:
         raise ValueError(
-            f"{tool}: IR version must be {LOWEST} to {newest}, got {version}; a newer onnx may "
-            "know more"
+            f"{tool}: IR version must be {LOWEST} to {newest}, got {version}; "
+            + ("a newer onnx may know more" if version > newest else "give one of these")
         )
     hindering = [f"{what} needs {since}" for since, what in features(model) if since > version]
     if hindering:

@@ -6,6 +6,7 @@ from typing import Any
 
 import onnx
 
+from custom_ops.onnx import _external
 from custom_ops.onnx._doctor import Finding, Severity
 from custom_ops.onnx._proof import Proof
 
@@ -51,6 +52,14 @@ class Fixed:
         """Whether no error is left for the target."""
         return all(finding.severity is not Severity.ERROR for finding in self.left)
 
+    @property
+    def data(self) -> Path | None:
+        """The file beside `path` that has data of the model, if there is one."""
+        if self.path is None:
+            return None
+        names = {each.location for each in _external.entries(self.model)}
+        return self.path.parent / names.pop() if names else None
+
     def __bool__(self) -> bool:
         return self.ok
 
@@ -65,6 +74,7 @@ class Fixed:
         return {
             "ok": self.ok,
             "path": None if self.path is None else str(self.path),
+            "data": None if self.data is None else str(self.data),
             "target": self.target,
             "changes": [asdict(change) for change in self.changes],
             "proof": {

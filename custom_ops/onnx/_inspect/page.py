@@ -25,7 +25,11 @@ def write(inspection: "Inspection", path: str | os.PathLike[str], force: bool) -
         raise ValueError(
             f"inspect: the page must not be the model, got {str(final)!r}; name another file"
         )
-    if final.is_dir() or ((final.exists() or final.is_symlink()) and not force):
+    if final.is_dir():
+        raise ValueError(
+            f"inspect: the page must be a file, got {str(final)!r}, a folder; name a file in it"
+        )
+    if (final.exists() or final.is_symlink()) and not force:
         raise ValueError(
             f"inspect: the page must be a new file, got {str(final)!r}, which exists; name "
             "another, or overwrite it with force=True (--force)"

@@ -11,7 +11,14 @@ from custom_ops.onnx._doctor.subject import Subject
 
 def external_missing(subject: Subject) -> Iterator[Finding]:
     """The file that a tensor names for its data is there."""
-    yield from _found(subject, _external.MISSING)
+    tensors: dict[tuple[str, str], list[str]] = {}
+    for fault in subject.external_faults:
+        if fault.code == _external.MISSING:
+            tensors.setdefault((fault.rule, fault.remedy), []).append(fault.tensor)
+    for (rule, remedy), names in tensors.items():  # one finding for each file
+        more = f" (and that of {len(names) - 1} more)" if len(names) > 1 else ""
+        sentence = f"tensor {names[0]!r}: external data {rule}{more}"
+        yield Finding(Severity.ERROR, _external.MISSING, names[0], sentence, remedy)
 
 
 def external_truncated(subject: Subject) -> Iterator[Finding]:

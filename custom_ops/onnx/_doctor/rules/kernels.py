@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import onnx
+
 from custom_ops.onnx import _guarded, _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.rules.nodes import node_form
@@ -9,6 +11,7 @@ from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._kernels import advice
 from custom_ops.onnx._kernels.judge import Outcome, Verdict
+from custom_ops.ops._registry import ops
 
 
 def unknown_op(subject: Subject) -> Iterator[Finding]:
@@ -84,13 +87,24 @@ def _findings(subject: Subject, outcome: Outcome, code: str) -> Iterator[Finding
     for said, verdicts in groups.items():
         others = len(verdicts) - 1
         more = f" (and in {others} more node{'s' * (others > 1)})" if others else ""
+        remedy = advice.remedy(verdicts[0], subject.schema_of)
+        if outcome is not Outcome.CASTS and _turns_into_ours(verdicts[0].node.node):
+            remedy = f"turn it into ours with custom-ops convert, or {remedy}"
         yield Finding(
             Severity.NOTE if outcome is Outcome.CASTS else Severity.ERROR,
             code,
             verdicts[0].node.name,
             said + more,
-            advice.remedy(verdicts[0], subject.schema_of),
+            remedy,
         )
+
+
+def _turns_into_ours(node: onnx.NodeProto) -> bool:
+    """Returns whether `custom-ops convert` gives a node the form of ours, which runs everywhere."""
+    wanted = (_walk.domain(node.domain), node.op_type)
+    return any(
+        (form.domain, form.op_type) == wanted for op in ops().values() for form in op.onnx.nodes
+    )
 
 
 RULES: tuple[Rule, ...] = (

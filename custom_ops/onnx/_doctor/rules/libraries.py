@@ -83,7 +83,8 @@ def library_entry(subject: Subject) -> Iterator[Finding]:
                 Severity.ERROR,
                 "library-entry",
                 str(library.path),
-                f"the library must export {_ENTRY}, got {len(library.exported)} other symbols",
+                f"the library must export {_ENTRY}, got "
+                f"{len(library.exported)} symbol{'s' * (len(library.exported) != 1)} without it",
                 "give the library of custom ops itself, and build it with that function visible",
             )
 

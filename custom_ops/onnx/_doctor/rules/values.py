@@ -22,8 +22,8 @@ def undefined_value(subject: Subject) -> Iterator[Finding]:
                 called(frame, node),
                 f"input {name!r} of {node.op_type} must be defined {within(frame)}, got nothing "
                 "that makes it",
-                "add what makes it, or cut the model with custom_ops.onnx.extract so that it is an "
-                "input",
+                "add the node or the initializer that makes it, make it an input of the graph, or "
+                "export again",
             )
 
 

@@ -71,14 +71,17 @@ def domain_import(subject: Subject) -> Iterator[Finding]:
         newest = subject.target.newest(domain)
         taken = function is None and newest is not None and subject.model.opset_import
         who = f"function {holder!r}" if holder else "the model"
+        version = implied_version(subject, domain, function)
         yield Finding(
             Severity.WARNING if taken else Severity.ERROR,
             "domain-import",
             located.name,
             f"{who} must import the domain {domain or 'ai.onnx'!r} of {located.node.op_type}, got "
             f"no import of it{f'; {subject.target} takes version {newest}' if taken else ''}",
-            "add the opset import that the op was written for",
-            fixable=implied_version(subject, domain, function) is not None,
+            "add the opset import that the op was written for"
+            if version is None
+            else f"add the import of version {version}, as custom-ops fix does",
+            fixable=version is not None,
         )
 
 
@@ -87,17 +90,18 @@ def implied_version(
 ) -> int | None:
     """Returns the version of a domain that an import can only mean, where one is missing.
 
-    It is that of the model for a function, that of all functions for the model, and 1 for the
-    domain of the model's functions, whose version counts nowhere.
+    It is that of the model for a function, that of all functions for the model, 1 for a domain of
+    which the target has no other, and 1 for the domain of the model's functions, whose version
+    counts nowhere.
     """
     if function is not None and subject.opset(domain) is not None:
         return subject.opset(domain)
     versions = {subject.opset(domain, each) for each in subject.model.functions} - {None}
     if len(versions) == 1:
         return versions.pop()
-    known = subject.target.newest(domain) is not None
+    newest = subject.target.newest(domain)
     own = any(_walk.domain(each.domain) == domain for each in subject.model.functions)
-    return 1 if own and not versions and not known else None
+    return 1 if not versions and (newest == 1 or (own and newest is None)) else None
 
 
 def domain_twice(subject: Subject) -> Iterator[Finding]:
