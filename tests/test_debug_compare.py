@@ -280,4 +280,24 @@ def test_a_session_that_gives_something_else(
     other = custom_ops.onnx.session(model)
     found = custom_ops.debug.compare(net, path, x, session=other)
     assert {fault.kind for fault in found.faults} == {"optimization"}
+    assert "the session's other options" in found.faults[0].difference
     assert not found
+
+
+def test_an_optimization_that_changes_the_result() -> None:
+    """ONNX Runtime puts the scale into the weight, and what overflows before does not after."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 18]>
+        g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y)
+          <float[1, 1, 1, 1] w = {1e30}, float[1] s = {1e-20}, float[1] b = {0}, float[1] m = {0},
+           float[1] v = {1}> {
+          [first] r = Relu (x)
+          [conv] c = Conv (r, w)
+          [norm] n = BatchNormalization (c, s, b, m, v)
+          [last] y = Neg (n)
+        }""")
+    (fault,) = custom_ops.debug.compare(
+        model, model, {"x": np.full((1, 1, 4, 4), 1e10, np.float32)}
+    ).faults
+    assert (fault.kind, fault.name, fault.node) == ("optimization", "y", "conv")
+    assert fault.difference.startswith("optimization level basic merges it with what follows")

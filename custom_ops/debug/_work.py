@@ -13,6 +13,7 @@ from custom_ops.debug import _runs
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Judge, fault
+from custom_ops.debug._optimization import Search
 from custom_ops.debug._result import Comparison, Fault, Unmatched
 
 
@@ -80,7 +81,12 @@ class Work:
         faults = explain([fault(value, "nodes") for value in values if not value.ok])
         known = dict(feeds) | dict(expected)
         evidence = {each.name: judge.evidence(each.name, known) for each in faults[:MOST]}
-        faults += [fault(value, "optimization") for value in outputs if not value.ok]
+        changed = [fault(value, "optimization") for value in outputs if not value.ok]
+        if changed:
+            with self.part("optimization"):
+                providers = self.session.get_providers() if self.session is not None else None
+                search = Search(judge.graph, feeds, self.libraries, providers, arriving)
+                faults += [search.narrowed(each) for each in changed]
         return Comparison(
             values=values,
             faults=tuple(faults),
