@@ -88,7 +88,8 @@ def _shown(inspection: "Inspection", graph: bool, depth: int) -> Iterator[Render
         for node in inspection.nodes:
             where = f"{node.within}: " if node.within else ""
             texts = (where + node.name, node.op, node.module or "", ", ".join(node.inputs))
-            nodes.add_row(*(Text(shortened(text)) for text in (*texts, ", ".join(node.outputs))))
+            made = (f"{n}: {t}" if t else n for n, t in zip(node.outputs, node.types, strict=True))
+            nodes.add_row(*(Text(shortened(text)) for text in (*texts, ", ".join(made))))
         yield nodes
 
 

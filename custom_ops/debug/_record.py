@@ -129,8 +129,14 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
     recording.inputs = [tensor.detach().clone() for tensor in own.tensors]
     recorder = _Recorder(recording)
     recorder.vary(own.tensors)
-    watching = recorder.watching(module)
-    with torch.no_grad(), without_fast_path(), watching, _Units(recorder), recorder:
+    with (
+        torch.no_grad(),
+        without_fast_path(),
+        torch.compiler.set_stance("force_eager"),  # also of what torch.cond compiles
+        recorder.watching(module),
+        _Units(recorder),
+        recorder,
+    ):
         returned = module(*own.args, **own.kwargs)
     tensors = (leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor))
     recording.outputs = [recorder.ref(tensor) or tensor.detach().clone() for tensor in tensors]

@@ -69,6 +69,13 @@ def inspect(model: ModelLike) -> Inspection:
     }
     uses = [(_op(each.node), each.node.input, each.scope) for each in placed]
     given = set(_tensors(graph))
+    known = {
+        value.name: _value(value)
+        for scope in _walk.within(graph)
+        if isinstance(scope, onnx.GraphProto)
+        for values in (scope.value_info, scope.input, scope.output)
+        for value in values
+    }
     return Inspection(
         model=document.name,
         ir_version=proto.ir_version,
@@ -85,7 +92,9 @@ def inspect(model: ModelLike) -> Inspection:
             entry.key: entry.value for each in (proto, graph) for entry in each.metadata_props
         },
         modules=modules.tree(uses, sizes),
-        nodes=tuple(_node(each) for each in everything),
+        nodes=tuple(
+            _node(each, known if i < len(placed) else {}) for i, each in enumerate(everything)
+        ),
     )
 
 
@@ -124,7 +133,7 @@ def _called(domain: str, name: str, overload: str) -> str:
     return "::".join(filter(None, (domain, name, overload)))
 
 
-def _node(placed: _Placed) -> Node:
+def _node(placed: _Placed, known: Mapping[str, Value]) -> Node:
     node, scope = placed.node, placed.scope
     return Node(
         placed.within,
@@ -135,6 +144,7 @@ def _node(placed: _Placed) -> Node:
         scope.path if scope is not None else None,
         scope.call if scope is not None else 0,
         scope.source if scope is not None else "",
+        tuple(known[name].form if name in known else "" for name in node.output),
     )
 
 

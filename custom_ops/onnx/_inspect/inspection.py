@@ -23,11 +23,16 @@ class Value:
     type: str
     shape: tuple[int | str | None, ...] | None
 
-    def __str__(self) -> str:
+    @property
+    def form(self) -> str:
+        """Type and shape, as "float32[1, N]"."""
         if self.shape is None:
-            return f"{self.name}: {self.type or 'type unknown'}"
+            return self.type or "type unknown"
         sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.name}: {self.type or 'type unknown'}[{sizes}]"
+        return f"{self.type or 'type unknown'}[{sizes}]"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.form}"
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class Node:
         module: Path of its torch module; None where it is not noted.
         call: Which call of the module it is, from 0.
         source: File and line of the user's code; "" where it is not noted.
+        types: Types of its outputs, as "float32[1, N]"; "" where the file does not say.
     """
 
     within: str
@@ -150,6 +156,7 @@ class Node:
     module: str | None
     call: int
     source: str
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
