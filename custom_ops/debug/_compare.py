@@ -1,7 +1,9 @@
 """Compares a torch module, or another model, with an ONNX model, layer by layer."""
 
+import contextlib
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -75,6 +77,37 @@ def compare(
         True
     """
     work = Work(libraries, session)
+    with _uncollected():
+        return _compared(
+            module, model, args, kwargs, work,
+            tolerance=tolerance, limit=limit, details=details, explain=explain,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps Python from looking for cycles: what is recorded looks to it like ever more of them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _compared(
+    module: torch.nn.Module | ModelLike,
+    model: ModelLike,
+    args: Sequence[Any] | torch.Tensor | Mapping[str, Any],
+    kwargs: Mapping[str, Any] | None,
+    work: Work,
+    *,
+    tolerance: float | None,
+    limit: float,
+    details: bool,
+    explain: bool,
+) -> Comparison:
     if isinstance(module, torch.nn.Module):
         if isinstance(args, Mapping):
             call = Call((), {**args, **(kwargs or {})})

@@ -93,6 +93,8 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         options.log_severity_level = 4
+        # Each runs once: threads that spin after a node would slow down what comes next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for library in libraries:
             options.register_custom_ops_library(library)
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(w) for w in self.weights.values()]

@@ -47,6 +47,7 @@ class Step:
         function: Name of that function, as "linear".
         source: File and line of the user's code; "" where there is none.
         depends: Whether it depends on an input; others work on weights alone.
+        refs: The recorded results among its arguments.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Step:
     function: str
     source: str
     depends: bool
+    refs: tuple[Ref, ...]
 
     @property
     def name(self) -> str:
@@ -70,12 +72,6 @@ class Step:
     def path(self) -> str:
         """Path of the innermost module."""
         return self.modules[-1].path
-
-    @property
-    def refs(self) -> list[Ref]:
-        """The recorded results among its arguments."""
-        leaves = pytree.tree_leaves((self.args, self.kwargs), is_leaf=_is_ref)
-        return [leaf for leaf in leaves if isinstance(leaf, Ref)]
 
 
 @dataclass
@@ -194,14 +190,13 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        depends = any(id(tensor) in self._varying for tensor in given)
-        recorded = pytree.tree_map_only(torch.Tensor, self._recorded, (args, kwargs))
+        depends = any(id(tensor) in self._varying for tensor in _tensors((args, kwargs)))
+        recorded = _on_tensors(self._recorded, (args, kwargs))
         overwritten = _overwritten(func, args, kwargs)
         for tensor in overwritten:
             recorded = self._save(_memory(tensor), recorded)
         returned = func(*args, **kwargs)
-        outputs = [t for t in pytree.tree_leaves(returned) if isinstance(t, torch.Tensor)]
+        outputs = _tensors(returned)
         if outputs:
             self._add(func, recorded, outputs, depends, {id(tensor) for tensor in overwritten})
         return returned
@@ -232,15 +227,16 @@ class _Recorder(TorchDispatchMode):
         index = len(self.recording.steps)
         modules = tuple(self._modules) or (ModuleCall("", 0),)
         args, kwargs = recorded
+        leaves = list(_leaves(recorded))
         self.recording.steps.append(
             Step(
                 index, func, args, kwargs, list(outputs), modules, self.unit, self.function,
-                _source(), depends,
+                _source(), depends, tuple(leaf for leaf in leaves if isinstance(leaf, Ref)),
             )
         )  # fmt: skip
         if depends:
             self.vary(outputs)
-        for leaf in pytree.tree_leaves(recorded, is_leaf=_is_ref):
+        for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 self._read.setdefault(_memory(leaf), []).append(index)
         for i, tensor in enumerate(outputs):
@@ -315,21 +311,34 @@ def _overwritten(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         for i, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 given = args[i] if i < len(args) else kwargs.get(argument.name)
-                leaves = pytree.tree_leaves(given)
-                found += [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+                found += _tensors(given)
     return found
 
 
-def _on_tensors(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
-    return pytree.tree_map(
-        lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf,
-        tree,
-        is_leaf=_is_ref,
-    )
+def _leaves(tree: Any) -> Iterator[Any]:
+    """Yields what the lists, tuples and dicts hold that ops take and give; they know no others."""
+    if isinstance(tree, (list, tuple)) and not isinstance(tree, Ref):
+        for each in tree:
+            yield from _leaves(each)
+    elif isinstance(tree, dict):
+        for each in tree.values():
+            yield from _leaves(each)
+    else:
+        yield tree
 
 
-def _is_ref(value: Any) -> bool:
-    return isinstance(value, Ref)
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _on_tensors(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, (list, tuple)) and not isinstance(tree, Ref):
+        return type(tree)([_on_tensors(function, each) for each in tree])
+    if isinstance(tree, dict):
+        return {key: _on_tensors(function, each) for key, each in tree.items()}
+    return tree
 
 
 def _source() -> str:

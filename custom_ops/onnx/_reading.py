@@ -86,14 +86,15 @@ def read(model: ModelLike) -> Document:
     what = str(path) if path is not None else "bytes"
     try:
         if isinstance(model, bytes):
-            proto = onnx.load_from_string(model)
+            proto, size = onnx.load_from_string(model), len(model)
         else:
+            size = os.path.getsize(model)  # what ByteSize() says too, once it has written it all
             proto = onnx.load(os.fspath(model), load_external_data=False)
     except Exception as error:  # the parsers of binary, JSON and text share no class
         raise _refusal(what, f"what does not parse ({type(error).__name__})") from error
     if not proto.HasField("graph"):  # as of an empty file, which parses
         raise _refusal(what, "one without a graph" if proto.ByteSize() else "nothing in it")
-    if not _is_text(proto):
+    if not _is_text(proto, size):
         raise _refusal(what, "one with names or other texts that are not UTF-8")
     return Document(proto, path)
 
@@ -104,9 +105,9 @@ def is_binary(path: Path) -> bool:
     return known in (None, "protobuf")
 
 
-def _is_text(proto: onnx.ModelProto) -> bool:
+def _is_text(proto: onnx.ModelProto, size: int) -> bool:
     """Returns whether all texts are UTF-8; the message of onnx gives others as bytes."""
-    texts = proto if proto.ByteSize() < _SMALL else _guarded.without_large_weights(proto)
+    texts = proto if size < _SMALL else _guarded.without_large_weights(proto)
     try:
         _strict_message().FromString(texts.SerializeToString())
     except DecodeError:
