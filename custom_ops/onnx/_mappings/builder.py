@@ -1,6 +1,5 @@
 """What a mapping writes with: an object that has the ONNX ops of an opset as methods."""
 
-import difflib
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -10,15 +9,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxscript
-import torch
 
-from custom_ops.onnx._mappings import bodies, inference
-from custom_ops.onnx._mappings.constants import array_of, default_dtype, is_number
-from custom_ops.onnx._mappings.refusal import MappingRefused, NeedsNewerOpset
-from custom_ops.onnx._mappings.tensor import Tensor, dtype_name
+from custom_ops.onnx._mappings import bodies, inference, standard
+from custom_ops.onnx._mappings.constants import array_of, default_dtype, fixed_array, is_number
+from custom_ops.onnx._mappings.refusal import MappingRefused
+from custom_ops.onnx._mappings.tensor import Tensor
 
-_VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
-_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 _names = itertools.count()
 
 
@@ -51,6 +47,7 @@ class Ops:
         self.opset_version = opset
         self.functions: dict[tuple[str, str], onnx.FunctionProto] = {}
         self._name = name
+        self._at = standard.Place(name, opset)
         self._asked = asked
         self._floating = floating
         self._new_value = new_value
@@ -111,32 +108,12 @@ class Ops:
 
     def refusal(self, sentence: str) -> MappingRefused:
         """Returns an error that refuses the call that is mapped."""
-        return MappingRefused(f"{self._name}: {sentence}")
+        return self._at.refusal(sentence)
 
     def _schema(self, op_type: str) -> onnx.defs.OpSchema:
         # What the model gets at last counts too: nodes written in 18 may be converted to less.
-        for opset in {self._asked, self.opset_version}:
-            try:
-                schema = onnx.defs.get_schema(op_type, opset, "")
-            except onnx.defs.SchemaError:
-                schema = None
-            if schema is None or schema.deprecated:
-                raise self._no_op(op_type, opset)
-        return onnx.defs.get_schema(op_type, self.opset_version, "")
-
-    def _no_op(self, op_type: str, opset: int) -> MappingRefused:
-        known = [s for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""]
-        versions = [s.since_version for s in known if s.name == op_type and not s.deprecated]
-        if any(version > opset for version in versions):
-            return NeedsNewerOpset(
-                f"{self._name}: the mapping needs opset {min(versions)} for {op_type}, got "
-                f"{opset}; export with opset_version={min(versions)}"
-            )
-        near = difflib.get_close_matches(op_type, {s.name for s in known}, 1)
-        return self.refusal(
-            f"the mapping must use ops of ONNX, got {op_type!r} at opset {opset}; "
-            + (f"did you mean {near[0]}?" if near else "see the list of ops of ONNX")
-        )
+        standard.schema(self._name, op_type, self._asked)
+        return standard.schema(self._name, op_type, self.opset_version)
 
     def _call(
         self, schema: onnx.defs.OpSchema, *inputs: Any, outputs: int | None = None, **given: Any
@@ -155,7 +132,9 @@ class Ops:
         values, bound = self._inputs(schema, inputs)
         attributes, results = self._attributes(schema, given, values)
         if outputs is None:
-            outputs = len(results) if results is not None else _number_of_outputs(schema, given)
+            outputs = (
+                len(results) if results is not None else standard.number_of_outputs(schema, given)
+            )
         version = self._asked if self._asked >= self.opset_version else self.opset_version
         node = self._add("", schema.name, values, attributes, outputs, version)
         kinds = results or inference.outputs_of(schema, node, self.opset_version, bound)
@@ -172,7 +151,7 @@ class Ops:
                 several = name.endswith("s")
                 return Tensor(None, [kind(n) for n in number] if several else kind(number))
         if "value" in given:
-            return Tensor(self._fixed(_array(given["value"])))
+            return Tensor(self._fixed(fixed_array(given["value"])))
         return None
 
     def _inputs(
@@ -183,7 +162,7 @@ class Ops:
         bound: dict[str, ir.DataType] = {}
         for formal, given in zip(formals, inputs, strict=True):
             if isinstance(given, Tensor) and given.dtype is not None:
-                self._check_type(schema, formal, given.dtype, bound)
+                standard.check_type(self._at, schema, formal, given.dtype, bound)
                 if formal.is_homogeneous:
                     bound.setdefault(formal.type_str, given.dtype)
         values = []
@@ -194,28 +173,6 @@ class Ops:
             if values[-1] is not None and formal.is_homogeneous and values[-1].dtype is not None:
                 bound.setdefault(formal.type_str, values[-1].dtype)
         return values, bound
-
-    def _check_type(
-        self,
-        schema: onnx.defs.OpSchema,
-        formal: onnx.defs.OpSchema.FormalParameter,
-        dtype: ir.DataType,
-        bound: dict[str, ir.DataType],
-    ) -> None:
-        name = dtype_name(dtype)
-        plain = all(kind.startswith("tensor(") for kind in formal.types)
-        if plain and f"tensor({name})" not in formal.types:
-            kinds = sorted(kind[len("tensor(") : -1] for kind in formal.types)
-            raise self.refusal(
-                f"op.{schema.name} must have {formal.name} in {', '.join(kinds)}, got {name} at "
-                f"opset {self.opset_version}; put an op.Cast before it"
-            )
-        other = bound.get(formal.type_str, dtype) if formal.is_homogeneous else dtype
-        if other != dtype:
-            raise self.refusal(
-                f"op.{schema.name} must have inputs of one dtype, got {dtype_name(other)} and "
-                f"{name}; put an op.Cast or op.CastLike before it"
-            )
 
     def _value(self, given: Any, dtype: ir.DataType) -> ir.Value | None:
         """Returns an input as a value of the graph."""
@@ -231,7 +188,7 @@ class Ops:
             return joined.value  # type: ignore[no-any-return]
         if is_number(given):
             return self._fixed(array_of(given, dtype, self._name), dtype)
-        return self._fixed(_array(given))
+        return self._fixed(fixed_array(given))
 
     def _tensor(self, given: Any, dtype: ir.DataType) -> Tensor:
         value = self._value(given, dtype)
@@ -262,31 +219,16 @@ class Ops:
         """Returns the attributes, and what the subgraphs among them say of the outputs."""
         attributes, results = [], None
         for name, value in given.items():
-            if name not in schema.attributes:
-                near = difflib.get_close_matches(name, schema.attributes, 1)
-                raise self.refusal(
-                    f"op.{schema.name} must have attributes of {', '.join(schema.attributes)} at "
-                    f"opset {self.opset_version}, got {name!r}"
-                    + (f"; did you mean {near[0]}?" if near else "")
-                )
+            kind = standard.attribute_type(self._at, schema, name)
             if value is None:
                 continue
-            kind = ir.AttributeType(int(schema.attributes[name].type))  # type: ignore[call-overload]
             if kind is ir.AttributeType.GRAPH:
                 arguments = bodies.arguments(schema.name, inputs, given)
                 graph = self._graph(value, arguments, bodies.carried(schema.name, inputs, given))
                 attributes.append(ir.AttrGraph(name, graph))
                 results = bodies.results(schema.name, graph, len(arguments), given)
                 continue
-            if kind is ir.AttributeType.TENSOR:
-                value = ir.tensor(_array(value))
-            elif kind is ir.AttributeType.FLOAT:
-                value = float(value)
-            elif kind is ir.AttributeType.INT:
-                value = int(value)
-            elif kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS):
-                value = list(value)
-            attributes.append(ir.Attr(name, kind, value))
+            attributes.append(ir.Attr(name, kind, standard.attribute_value(kind, value)))
         return attributes, results
 
     def _graph(
@@ -351,21 +293,3 @@ class Ops:
 
 def _new_name() -> str:
     return f"inner_{next(_names)}"
-
-
-def _array(value: Any) -> Any:
-    """Returns a constant as what `ir.tensor` takes."""
-    if isinstance(value, onnx.TensorProto):
-        return ir.serde.deserialize_tensor(value).numpy()
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
-    if isinstance(value, Tensor):
-        raise MappingRefused("Constant: value must be a constant, got a tensor of the graph")
-    return value.numpy() if isinstance(value, ir.TensorProtocol) else np.asarray(value)
-
-
-def _number_of_outputs(schema: onnx.defs.OpSchema, given: dict[str, Any]) -> int:
-    if schema.outputs[0].option == _VARIADIC:
-        return int(given.get("num_outputs") or 1)
-    required = sum(formal.option != _OPTIONAL for formal in schema.outputs)
-    return required or len(schema.outputs)

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import torch
 
 from custom_ops.onnx._mappings.refusal import MappingRefused
 from custom_ops.onnx._mappings.tensor import Tensor, dtype_name, is_floating
@@ -68,3 +70,14 @@ def array_of(value: Any, dtype: ir.DataType, name: str) -> Any:
             f"{value!r}; put an op.Cast before the tensor"
         )
     return cast
+
+
+def fixed_array(value: Any) -> Any:
+    """Returns a constant as what `ir.tensor` takes."""
+    if isinstance(value, onnx.TensorProto):
+        return ir.serde.deserialize_tensor(value).numpy()
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    if isinstance(value, Tensor):
+        raise MappingRefused("Constant: value must be a constant, got a tensor of the graph")
+    return value.numpy() if isinstance(value, ir.TensorProtocol) else np.asarray(value)
