@@ -2,7 +2,7 @@
 
     python tools/robustness.py [--models FOLDER] [--only odd|large|torchvision ...]
         [--exporter NAME ...] [--made-only] [--records FILE [--recorded]]
-        [--output docs/robustness.md]
+        [--tool NAME ...] [--output docs/robustness.md]
 
 Each tool runs in a process of its own, and has a result or says in one sentence why not. The tables
 give the seconds of processor time, child processes included, and the growth of memory. Ends with
@@ -97,33 +97,49 @@ def _resident() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def _read(records: Path | None) -> dict[str, dict[str, Outcome]]:
-    if records is None or not records.exists():
-        return {}
-    entries = [json.loads(line) for line in records.read_text().splitlines()]
-    return {
-        entry["name"]: {tool: Outcome(**fields) for tool, fields in entry["outcomes"].items()}
-        for entry in entries
-    }
+class Records:
+    """What is measured, kept in a file line by line: a run that is stopped goes on where it was.
+
+    Args:
+        file: The file; None for a run that keeps nothing.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._rows: dict[str, dict[str, Outcome]] = {}
+        if file is not None and file.exists():
+            for name, tool, fields in map(json.loads, file.read_text("utf-8").splitlines()):
+                self._rows.setdefault(name, {})[tool] = Outcome(**fields)
+
+    def row(self, name: str, model: Path, tools: Iterable[str]) -> Row:
+        """Returns what is known of a model, after the tools named are measured on it."""
+        known = self._rows.setdefault(name, {})
+        for tool in tools:
+            if tool in known:
+                continue
+            known[tool] = measured(tool, model)
+            if self._file is not None:
+                with self._file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([name, tool, asdict(known[tool])]) + "\n")
+        return name, known
 
 
 def _table(rows: Sequence[Row], memory: bool, notes: list[str]) -> str:
-    heading = ["model", *TOOLS] + ["memory, MB"] * memory
-    lines = [f"| {' | '.join(heading)} |", "|---" * len(heading) + "|"]
+    lines = [f"| {' | '.join(['model', *TOOLS])} |", "|---" * (1 + len(TOOLS)) + "|"]
     for name, outcomes in rows:
-        cells = [_cell(outcomes.get(tool), notes) for tool in TOOLS]
-        grown = max(outcome.megabytes for outcome in outcomes.values())
-        lines.append(f"| {' | '.join([name, *cells, *[f'{grown:.0f}'] * memory])} |")
+        cells = [_cell(outcomes.get(tool), memory, notes) for tool in TOOLS]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 
 
-def _cell(outcome: Outcome | None, notes: list[str]) -> str:
-    if outcome is None:  # of a record older than the tool
+def _cell(outcome: Outcome | None, memory: bool, notes: list[str]) -> str:
+    if outcome is None:
         return ""
     if outcome.fault:
         return "**FAULT**"
     if not outcome.refused:
-        return f"{outcome.seconds:.2f}"
+        grown = f" s, {outcome.megabytes:.0f} MB" if memory else ""
+        return f"{outcome.seconds:.2f}{grown}"
     said = " ".join(outcome.refused.replace("|", "\\|").split())
     if len(said) > 240:
         said = f"{said[:237]}..."
@@ -140,6 +156,7 @@ def main() -> int:
     parser.add_argument("--exporter", action="append", choices=EXPORTERS, help="of torchvision's")
     parser.add_argument("--records", type=Path, help="what is measured; not measured again")
     parser.add_argument("--recorded", action="store_true", help="measure nothing more")
+    parser.add_argument("--tool", action="append", choices=TOOLS, help="measure these alone")
     parser.add_argument("--made-only", action="store_true", help="no export: only what is there")
     parser.add_argument("--output", type=Path, help="the page; else it is printed")
     arguments = parser.parse_args()
@@ -148,20 +165,14 @@ def main() -> int:
     wanted = arguments.only or ("odd", "large", "torchvision")
     parts: list[tuple[str, str]] = []
     faults: list[str] = []
-
-    records = _read(arguments.records)
+    records = Records(arguments.records)
+    tools = () if arguments.recorded else arguments.tool or tuple(TOOLS)
 
     def run(name: str, model: Path) -> Row:
-        if arguments.recorded and name not in records:
-            return name, {}
-        outcomes = records.get(name) or {tool: measured(tool, model) for tool in TOOLS}
-        if arguments.records is not None and name not in records:
-            with arguments.records.open("a") as file:
-                entry = {tool: asdict(outcome) for tool, outcome in outcomes.items()}
-                file.write(json.dumps({"name": name, "outcomes": entry}) + "\n")
-        faults.extend(f"{name}: {t}: {o.fault}" for t, o in outcomes.items() if o.fault)
+        row = records.row(name, model, tools)
+        faults.extend(f"{name}: {t}: {o.fault}" for t, o in row[1].items() if o.fault)
         print(f"{time.strftime('%X')} {name}", file=sys.stderr, flush=True)
-        return name, outcomes
+        return row
 
     def add(title: str, text: str, rows: Sequence[Row], memory: bool) -> None:
         notes: list[str] = []
@@ -191,7 +202,7 @@ def main() -> int:
                 if outcome.megabytes > _MOST_MEMORY
             ]
             text = (
-                "Seconds of processor time, and the most by which the memory of a tool grew. "
+                "Seconds of processor time, and by how much the memory of the tool grew. "
                 f"Of the {WEIGHTS} weights in a file each has {WEIGHT / 1e6:,.0f} MB; one that is "
                 "mapped counts as memory. `replace` decomposes the nodes of MulAdd."
             )
