@@ -127,8 +127,8 @@ def test_optimization_and_approximation_are_said():
 def test_as_dict_has_everything_in_the_types_of_json():
     found = WRONG.as_dict()
     assert list(found) == [
-        "ok", "model", "approximate", "faults", "outputs", "values", "unmatched", "notes",
-        "versions", "seconds",
+        "ok", "model", "comparable", "approximate", "simulated", "faults", "outputs", "values",
+        "unmatched", "notes", "versions", "seconds",
     ]  # fmt: skip
     bad = found["faults"][0]
     assert (bad["kind"], bad["introduced"], bad["inherited"], bad["ok"]) == (

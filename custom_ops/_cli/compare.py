@@ -44,6 +44,13 @@ def compare(
     limit: Annotated[
         float, typer.Option(help="How many times what rounding explains is allowed.")
     ] = 8.0,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            help="Run nodes in bfloat16 that onnxruntime has no kernel for in float32, with "
+            "rounded results; else such models are not comparable."
+        ),
+    ] = False,
     library: Libraries = None,
     bundle: Annotated[
         Path | None,
@@ -61,8 +68,11 @@ def compare(
     with progress("Reading") as report:
         given = _by_name(model, inputs) if inputs is not None else None
         options: dict[str, Any] = {
-            "tolerance": tolerance, "limit": limit, "libraries": library or ()
-        }  # fmt: skip
+            "tolerance": tolerance,
+            "limit": limit,
+            "libraries": library or (),
+            "simulate": simulate,
+        }
         is_file = Path(reference).is_file()
         if not is_file and ":" not in reference:
             raise Usage(f"REFERENCE must be MODULE:FACTORY or an ONNX file, got {reference!r}")

@@ -53,7 +53,7 @@ def _inlined(graph: Graph, values: Mapping[str, bool]) -> Graph:
             _set_scope(inner, node.proto)
         proto.graph.initializer.extend(branch.initializer)
         proto.graph.node.extend(branch.node)
-    return _graph.of_proto(proto, graph.weights)
+    return _graph.of_proto(proto, graph.weights, graph.simulated)
 
 
 def _rename(branch: onnx.GraphProto, node: onnx.NodeProto, taken_names: set[str]) -> None:

@@ -38,6 +38,11 @@ def write(
             f"bundle: path must be a new file, got {str(file)!r}, which exists; overwrite it with "
             "force=True (--force)"
         )
+    if comparison.simulated:
+        raise ValueError(
+            "bundle: fault must be one that onnxruntime shows by itself, got one of a comparison "
+            "in which bfloat16 was simulated; compare in float32"
+        )
     found = _chosen(comparison, fault)
     evidence = comparison.evidence.get(found.name)
     if evidence is None:

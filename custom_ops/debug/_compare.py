@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -36,6 +37,7 @@ def compare(
     libraries: Sequence[str] = (),
     details: bool = False,
     explain: bool = True,
+    simulate: bool = False,
 ) -> Comparison:
     """Compares a module, or another model, with a model, layer by layer.
 
@@ -61,6 +63,8 @@ def compare(
         details: Whether to compute `Value.details` of all values, not only of those at fault.
         explain: Whether to export the module afresh where there is a fault, and tell how the
             guilty node differs from what it exports to now.
+        simulate: Whether nodes in bfloat16 that onnxruntime has no kernel for run in float32, their
+            results rounded to bfloat16. Without it nothing is compared where there are any.
 
     Returns:
         A `Comparison`: true where no piece is at fault.
@@ -76,7 +80,7 @@ def compare(
         >>> bool(custom_ops.debug.compare(module, path, x))
         True
     """
-    work = Work(libraries, session)
+    work = Work(libraries, session, simulate)
     with _uncollected():
         return _compared(
             module, model, args, kwargs, work,
@@ -145,6 +149,10 @@ def _compare_module(
 ) -> Comparison:
     with work.part("read"):
         graph = _graph.of_document(document)
+        lacking = work.lacking(graph)
+        if lacking and not work.simulate:
+            return work.not_comparable(document.name)
+        graph = replace(graph, simulated=lacking)
         own = _inputs.input_names(module, call)
         names = _verify.names_in_model("compare", graph.inputs, own)
         feeds = {

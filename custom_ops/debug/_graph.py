@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 
 import custom_ops.onnx
+from custom_ops.debug import _simulated
 from custom_ops.onnx import _scopes, _walk
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._scopes import Scope
@@ -52,12 +53,15 @@ class Graph:
         proto: The model; in place of a large weight stands a tensor whose data is elsewhere.
         weights: The large weights, mapped or shared, never copied.
         nodes: Its nodes, in an order in which they can run.
+        producer: The node of each value.
+        simulated: Ops without a kernel in bfloat16 that sessions run in float32.
     """
 
     proto: onnx.ModelProto
     weights: Mapping[str, Array]
     nodes: Sequence[Node]
     producer: Mapping[str, Node] = field(repr=False)
+    simulated: frozenset[str] = frozenset()
 
     @functools.cached_property
     def initializers(self) -> dict[str, onnx.TensorProto]:
@@ -97,6 +101,8 @@ class Graph:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for library in libraries:
             options.register_custom_ops_library(library)
+        if self.simulated:
+            proto = _simulated.simulated(proto, self.simulated)
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(w) for w in self.weights.values()]
         options.add_external_initializers(list(self.weights), values)
         # The class knows the names of the inputs that the kernels of the library have.
@@ -136,7 +142,11 @@ def of_document(document: Document) -> Graph:
     return of_proto(proto, weights)
 
 
-def of_proto(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> Graph:
+def of_proto(
+    proto: onnx.ModelProto,
+    weights: Mapping[str, Array],
+    simulated: frozenset[str] = frozenset(),
+) -> Graph:
     """Returns the graph of a copy, with the weights of another one."""
     graph = proto.graph
     scopes = _scopes.scopes(graph.node, [tensor.name for tensor in graph.initializer])
@@ -155,7 +165,7 @@ def of_proto(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> Graph:
         inner = leaving.isdisjoint(node.output)
         nodes.append(Node(i, node, scope, *origins[i], constant, inner))
     producer = {name: node for node in nodes for name in node.proto.output if name}
-    return Graph(proto, weights, nodes, producer)
+    return Graph(proto, weights, nodes, producer, simulated)
 
 
 def _leaving(graph: onnx.GraphProto, units: Sequence[object]) -> set[str]:

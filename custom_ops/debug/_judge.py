@@ -130,6 +130,8 @@ class Judge:
         wanted: Array,
     ) -> Value:
         """Returns a value; where there is no region, the whole model makes the difference."""
+        simulated = self.graph.simulated.intersection(n.proto.op_type for n in region)
+        notes = ["simulated"] if simulated or (self.graph.simulated and not region) else []
         allowed = self._limit(name, metrics, wanted, whole=not region)
         node = self.graph.producer[name]
         origin = self.reference.origin(name, region or [node])
@@ -147,7 +149,7 @@ class Judge:
             arriving=arriving,
             limit=allowed.value,
             limit_by=allowed.by,
-            note=allowed.note,
+            note="; ".join(filter(None, (*notes, allowed.note))),
         )
 
     def _limit(self, name: str, metrics: Metrics, expected: Array, *, whole: bool) -> Limit:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ def compare_models(
     """
     with work.part("read"):
         theirs, ours = _graph.of_document(reference), _graph.of_document(model)
+        lacking = work.lacking(theirs, ours)
+        if lacking and not work.simulate:
+            return work.not_comparable(model.name)
+        theirs, ours = (replace(each, simulated=lacking) for each in (theirs, ours))
         given = {name: np.asarray(array) for name, array in feeds.items()}
         inputs = _fed(theirs, given), _fed(ours, given)
     plain = work.plain(ours, inputs[1])
@@ -145,7 +149,7 @@ def _fed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         )
     types = {each.name: each.type.tensor_type.elem_type for each in graph.proto.graph.input}
     return {
-        name: array.astype(_graph.numpy_type(types[name])) if array.dtype.kind == "f" else array
+        name: array.astype(_graph.numpy_type(types[name])) if eps(array.dtype) else array
         for name, array in found.items()
     }
 
@@ -210,7 +214,7 @@ def _unmatched(
 
 def _moved(array: Array, coarse: np.dtype[Any]) -> Array:
     """Returns numbers moved by half a unit in the last place of a dtype, up or down at random."""
-    if array.dtype.kind != "f":
+    if not eps(array.dtype) or array.dtype.kind == "c":
         return array
     signs = np.random.default_rng(0).choice(np.array([-0.5, 0.5]), array.shape)
     with np.errstate(all="ignore"):

@@ -79,7 +79,9 @@ def as_dict(comparison: "Comparison") -> dict[str, Any]:
     found: dict[str, Any] = {
         "ok": comparison.ok,
         "model": comparison.model,
+        "comparable": comparison.comparable,
         "approximate": comparison.approximate,
+        "simulated": comparison.simulated,
         "faults": [_value(fault) for fault in comparison.faults],
         "outputs": [_value(value) for value in comparison.outputs],
         "values": [_value(value) for value in comparison.values],
@@ -127,10 +129,14 @@ def _value(value: "Value") -> dict[str, Any]:
 
 def _summary(comparison: "Comparison") -> str:
     name = f"{comparison.model}: " if comparison.model else ""
+    if not comparison.comparable:
+        return f"{name}not comparable"
     count = len(comparison.values)
     values = f"{count:,} value{'s' * (count != 1)} compared"
     if comparison.approximate:
         values += ", paired by shapes and numbers alone"
+    if comparison.simulated:
+        values += ", bfloat16 simulated"
     if comparison.faults:
         faults = len(comparison.faults)
         return f"{name}{faults:,} fault{'s' * (faults != 1)}; {values}"

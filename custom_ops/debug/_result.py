@@ -121,6 +121,9 @@ class Comparison:
         model: Name of the model, for titles.
         versions: Of torch, onnx and onnxruntime.
         seconds: How long each part took.
+        comparable: Whether there is anything to tell: not where onnxruntime has no kernels for the
+            model, which the notes say.
+        simulated: Whether nodes without a kernel in bfloat16 ran in float32, with rounded results.
         evidence: What proves the first faults of nodes, by the names of their values.
     """
 
@@ -133,12 +136,14 @@ class Comparison:
     model: str = ""
     versions: tuple[tuple[str, str], ...] = ()
     seconds: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    comparable: bool = True
+    simulated: bool = False
     evidence: Mapping[str, Evidence] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
-        """Whether there is no fault, and the outputs are within their limits."""
-        return not self.faults and all(output.ok for output in self.outputs)
+        """Whether the model ran, there is no fault, and the outputs are within their limits."""
+        return self.comparable and not self.faults and all(output.ok for output in self.outputs)
 
     def __bool__(self) -> bool:
         return self.ok

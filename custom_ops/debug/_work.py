@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import torch
 
-from custom_ops.debug import _runs
+from custom_ops.debug import _runs, _simulated
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Judge, fault
@@ -24,12 +24,14 @@ class Work:
     Attributes:
         libraries: Files of libraries of custom ops that sessions need.
         session: The session to judge; None for one of our own.
+        simulate: Whether what has no kernel in bfloat16 runs in float32.
         seconds: How long each part took.
         notes: What to tell of it.
     """
 
     libraries: Sequence[str]
     session: onnxruntime.InferenceSession | None
+    simulate: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -39,6 +41,37 @@ class Work:
         begin = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - begin
+
+    def lacking(self, *graphs: Graph) -> frozenset[str]:
+        """Returns the ops without a kernel in bfloat16; notes them where they are simulated."""
+        ops = list(dict.fromkeys(op for each in graphs for op in _simulated.lacking(each.proto)))
+        if ops and self.simulate:
+            self.notes.append(
+                f"simulated: {', '.join(ops)} ran in float32, results rounded to bfloat16, for "
+                "which onnxruntime has no kernel"
+            )
+        elif ops:
+            self.notes.append(
+                f"not comparable: no kernel for {', '.join(ops)} in bfloat16; compare(..., "
+                "simulate=True) rounds to bfloat16 after each node"
+            )
+        return frozenset(ops)
+
+    def not_comparable(self, name: str) -> Comparison:
+        """Returns the result where the model does not run; the notes say why.
+
+        Args:
+            name: Of the model.
+        """
+        return Comparison(
+            values=(),
+            faults=(),
+            comparable=False,
+            notes=tuple(self.notes),
+            model=name,
+            versions=_versions(),
+            seconds=tuple(self.seconds.items()),
+        )
 
     def plain(self, graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs of the session to judge."""
@@ -95,9 +128,12 @@ class Work:
             approximate=approximate,
             notes=tuple(self.notes),
             model=name,
-            versions=tuple(
-                (each.__name__, each.__version__) for each in (torch, onnx, onnxruntime)
-            ),
+            versions=_versions(),
             seconds=tuple(self.seconds.items()),
             evidence=evidence,
+            simulated=bool(judge.graph.simulated),
         )
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((each.__name__, each.__version__) for each in (torch, onnx, onnxruntime))
