@@ -142,3 +142,15 @@ def test_a_name_with_two_lines_makes_one_sentence(twice: bool) -> None:
         custom_ops.onnx.replace(model, "decomposed")
     assert "\n" not in str(refused.value)
     assert "\n" not in "".join(map(str, custom_ops.onnx.doctor(model).findings))
+
+
+def test_weights_of_no_element_type_are_refused(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y)
+            <float[2] w = {1, 2}, float[1] unused = {0}, string[1] s = {"text"}> {
+            y = Add (x, w) }"""
+    )
+    custom_ops.onnx.replace(model, "decomposed", verify=False).save(tmp_path / "sound.onnx")
+    model.graph.initializer[1].data_type = 0
+    with pytest.raises(ValueError, match="tensor 'unused' must have an element type that ONNX"):
+        custom_ops.onnx.replace(model, "decomposed", verify=False)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from custom_ops import _library
 from custom_ops.onnx import _guarded, _nodes, _origin
-from custom_ops.onnx._doctor.rules import values
+from custom_ops.onnx._doctor.rules import tensors, values
 from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._lowering import LOWERINGS, lower
 from custom_ops.onnx._model import write
@@ -34,6 +34,7 @@ _WHOLE = (
     values.unsorted,
     values.missing_output,
     values.output_twice,
+    tensors.tensor_data,
 )
 
 
