@@ -45,7 +45,7 @@ def text(comparison: "Comparison", width: int | None = None) -> str:
         width: How many characters a line may have; those of the terminal if left out.
     """
     width = width or shutil.get_terminal_size((_WIDTH, 0)).columns
-    parts: list[RenderableType] = [Text(_summary(comparison))]
+    parts: list[RenderableType] = [Text(summary(comparison))]
     if comparison.faults:
         shown = _faults if width >= _NARROW else _narrow_faults
         parts.append(shown(comparison.faults[:_FAULTS]))
@@ -82,9 +82,9 @@ def as_dict(comparison: "Comparison") -> dict[str, Any]:
         "comparable": comparison.comparable,
         "approximate": comparison.approximate,
         "simulated": comparison.simulated,
-        "faults": [_value(fault) for fault in comparison.faults],
-        "outputs": [_value(value) for value in comparison.outputs],
-        "values": [_value(value) for value in comparison.values],
+        "faults": [value_as_dict(fault) for fault in comparison.faults],
+        "outputs": [value_as_dict(value) for value in comparison.outputs],
+        "values": [value_as_dict(value) for value in comparison.values],
         "unmatched": [asdict(each) for each in comparison.unmatched],
         "notes": comparison.notes,
         "versions": dict(comparison.versions),
@@ -122,12 +122,14 @@ def _row(value: "Value", fault: str) -> list[Any]:
     return list((row | of_metrics | {"module": ", ".join(value.module), "fault": fault}).values())
 
 
-def _value(value: "Value") -> dict[str, Any]:
+def value_as_dict(value: "Value") -> dict[str, Any]:
+    """Returns a value as a dict, with what it computes."""
     computed = {name: getattr(value, name) for name in ("introduced", "inherited", "ok")}
     return asdict(value) | computed
 
 
-def _summary(comparison: "Comparison") -> str:
+def summary(comparison: "Comparison") -> str:
+    """Returns what was found in one line."""
     name = f"{comparison.model}: " if comparison.model else ""
     if not comparison.comparable:
         return f"{name}not comparable"
@@ -163,8 +165,8 @@ def _faults(faults: Sequence["Fault"]) -> Table:
             _node(fault),
             "\n".join(fault.module),
             fault.op_type if fault.kind == "nodes" else f"{fault.op_type}\n({fault.kind})",
-            _apart(fault.metrics),
-            _apart(fault.arriving),
+            apart(fault.metrics),
+            apart(fault.arriving),
             _number(fault.limit),
             _place(fault.source),
         )
@@ -180,8 +182,8 @@ def _narrow_faults(faults: Sequence["Fault"]) -> Text:
             "op": fault.op_type,
             "kind": "" if fault.kind == "nodes" else fault.kind,
             "module": ", ".join(fault.module),
-            "introduced": _apart(fault.metrics).replace("\n", ", "),
-            "inherited": _apart(fault.arriving).replace("\n", ", "),
+            "introduced": apart(fault.metrics).replace("\n", ", "),
+            "inherited": apart(fault.arriving).replace("\n", ", "),
             "limit": _number(fault.limit),
             "source": _place(fault.source),
         }
@@ -192,7 +194,7 @@ def _narrow_faults(faults: Sequence["Fault"]) -> Text:
 
 def _outputs(comparison: "Comparison") -> list[RenderableType]:
     found = [
-        (output.name, _apart(output.metrics or output.arriving), _number(output.limit), output.ok)
+        (output.name, apart(output.metrics or output.arriving), _number(output.limit), output.ok)
         for output in comparison.outputs
     ]
     if comparison.ok:
@@ -218,8 +220,8 @@ def _worst(comparison: "Comparison") -> list[RenderableType]:
         (
             _node(value),
             value.op_type,
-            _apart(value.metrics),
-            _apart(value.arriving),
+            apart(value.metrics),
+            apart(value.arriving),
             _number(value.limit),
         )
         for value in near
@@ -262,7 +264,8 @@ def _place(source: str) -> str:
     return "/".join(Path(source).parts[-2:])
 
 
-def _apart(metrics: Metrics | None) -> str:
+def apart(metrics: Metrics | None) -> str:
+    """Returns a difference in words, on lines: what disagrees, and its size."""
     if metrics is None:
         return "-"
     said = [metrics.mismatch] if metrics.mismatch else []

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from custom_ops.debug import _bundle, _report
+from custom_ops.debug import _bundle, _page, _report
 from custom_ops.debug._evidence import Evidence
 from custom_ops.debug._metrics import Details, Metrics
+from custom_ops.onnx._page import write
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -214,3 +216,38 @@ class Comparison:
             ImportError: pandas is not installed.
         """
         return _report.to_dataframe(self)
+
+    def to_html(self, path: str | os.PathLike[str], force: bool = False) -> None:
+        """Writes a page: one file that needs no other and no network.
+
+        It shows the faults, the differences along the depth of the network, the modules, and all
+        values with their metrics.
+
+        Args:
+            path: Where to write it.
+            force: Whether to overwrite a file that is there.
+
+        Raises:
+            ValueError: The path is a folder, or exists and `force` is not given.
+
+        Example:
+            >>> path = getfixture("tmp_path") / "comparison.html"
+            >>> Comparison(values=(), faults=()).to_html(path)
+            >>> path.read_text(encoding="utf-8").splitlines()[0]
+            '<!doctype html>'
+        """
+        write("to_html", path, _page.build(self), force)
+
+    def plot(self) -> "Figure":
+        """Draws what is introduced, inherited and allowed along the depth of the network.
+
+        Returns:
+            A figure of matplotlib: `figure.savefig("comparison.png")`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return _page.plot(self)
+
+    def _repr_html_(self) -> str:
+        return _page.brief(self)

@@ -13,7 +13,7 @@ from custom_ops.demo import chart, picture
 from custom_ops.demo.lowerings import EQUAL, NEEDS_LIBRARY, REFUSED, Comparison, Row
 from custom_ops.demo.training import Training
 from custom_ops.demo.water import draw
-from custom_ops.onnx import session
+from custom_ops.onnx import _page, session
 
 _SHOWN = (3, 96, 96)  # N, H, W
 _DRAWN_LONGER = 2.0  # arrows, to be seen
@@ -30,7 +30,7 @@ def build(training: Training, comparison: Comparison) -> str:
         ]
     )
     good = loss.fell and bool(comparison)
-    return string.Template(template).substitute(
+    content = string.Template(template).substitute(
         verdict="All agree" if good else "Not as it should be",
         verdict_class="good" if good else "bad",
         scenes=_scenes(training, comparison),
@@ -54,6 +54,7 @@ def build(training: Training, comparison: Comparison) -> str:
             f"{platform.python_version()} · {platform.machine()}"
         ),
     )
+    return _page.frame("custom_ops demo", content)
 
 
 def _counted(count: int, noun: str) -> str:

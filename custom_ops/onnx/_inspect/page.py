@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from custom_ops.onnx import _page
 from custom_ops.onnx._inspect.wording import counted, shortened, size
-from custom_ops.onnx._model import written_beside
 
 if TYPE_CHECKING:
     from custom_ops.onnx._inspect.inspection import Inspection, Module, Value
@@ -25,17 +25,7 @@ def write(inspection: "Inspection", path: str | os.PathLike[str], force: bool) -
         raise ValueError(
             f"inspect: the page must not be the model, got {str(final)!r}; name another file"
         )
-    if final.is_dir():
-        raise ValueError(
-            f"inspect: the page must be a file, got {str(final)!r}, a folder; name a file in it"
-        )
-    if (final.exists() or final.is_symlink()) and not force:
-        raise ValueError(
-            f"inspect: the page must be a new file, got {str(final)!r}, which exists; name "
-            "another, or overwrite it with force=True (--force)"
-        )
-    with written_beside(final) as file:
-        file.write_text(build(inspection), "utf-8", errors="replace")
+    _page.write("inspect", final, build(inspection), force)
 
 
 def build(inspection: "Inspection") -> str:
@@ -44,7 +34,7 @@ def build(inspection: "Inspection") -> str:
     model = Path(shortened(inspection.model)).name
     facts = {key: text for key, text in inspection.facts.items() if key != "opsets"}
     opsets = [f"{domain or 'ai.onnx'} {version}" for domain, version in inspection.opsets]
-    return string.Template(template).substitute(
+    content = string.Template(template).substitute(
         title=_text(model),
         doc=f'<p class="quiet">{_text(inspection.doc)}</p>' if inspection.doc else "",
         facts="".join(
@@ -58,6 +48,7 @@ def build(inspection: "Inspection") -> str:
         types=_types(inspection.weights.bytes_by_type),
         metadata=_metadata(inspection.metadata),
     )
+    return _page.frame(shortened(model), content)
 
 
 def _text(text: str, longest: int = 300) -> str:

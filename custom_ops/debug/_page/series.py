@@ -1,0 +1,79 @@
+"""What the page and the picture draw: the differences along the depth of the network."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from custom_ops.debug._metrics import Metrics
+    from custom_ops.debug._result import Comparison, Value
+
+Level = Literal["fault", "near", "within", "exact", "none"]
+# A sign beside each colour, and what both mean.
+SIGNS: dict[Level, tuple[str, str]] = {
+    "fault": ("✕", "above its limit"),
+    "near": ("▲", "more than half of its limit"),
+    "within": ("●", "within its limit"),
+    "exact": ("○", "equal"),
+    "none": ("-", "not compared"),
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Differences in the order of the graph; NaN where none was measured.
+
+    Infinite where shapes disagree, or an element is not finite on one side alone.
+    """
+
+    introduced: tuple[float, ...]
+    inherited: tuple[float, ...]
+    limit: tuple[float, ...]
+    faults: tuple[int, ...]
+
+    @property
+    def decades(self) -> tuple[int, int]:
+        """The powers of ten between which the numbers above 0 lie."""
+        numbers = [*self.introduced, *self.inherited, *self.limit]
+        shown = [math.log10(x) for x in numbers if 0 < x < math.inf]
+        low = math.floor(min(shown, default=-8.0))
+        return low, max(low + 1, math.ceil(max(shown, default=0.0)))
+
+
+def series(comparison: "Comparison") -> Series:
+    """Returns what is drawn of a comparison."""
+    values = comparison.values
+    return Series(
+        tuple(_drawn(value.metrics) for value in values),
+        tuple(_drawn(value.arriving) for value in values),
+        tuple(value.limit for value in values),
+        tuple(i for i, value in enumerate(values) if not value.ok),
+    )
+
+
+def share(value: "Value") -> float | None:
+    """Returns how many times its limit a value introduces; None where it was not compared."""
+    difference = _drawn(value.metrics)
+    if math.isnan(difference):
+        return None
+    if difference == 0:
+        return 0.0
+    return difference / value.limit if value.limit else math.inf
+
+
+def level(value: "Value") -> Level:
+    """Returns how far a value is from its limit."""
+    times = share(value)
+    if not value.ok:
+        return "fault"
+    if times is None:
+        return "none"
+    if times == 0:
+        return "exact"
+    return "near" if times > 0.5 else "within"
+
+
+def _drawn(metrics: "Metrics | None") -> float:
+    if metrics is None:
+        return math.nan
+    return math.inf if metrics.disagree or metrics.mismatch else metrics.max_abs
