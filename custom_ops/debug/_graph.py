@@ -118,7 +118,11 @@ def of_document(document: Document) -> Graph:
     proto = onnx.ModelProto()
     small = onnx.GraphProto()
     weights: dict[str, Array] = {}
+    read_by = {name for node in document.proto.graph.node for name in used(node)}
+    read_by.update(each.name for each in document.proto.graph.output)
     for tensor in document.proto.graph.initializer:
+        if tensor.name not in read_by:  # the runtime drops it, and then refuses its data
+            continue
         value = values[tensor.name].const_value
         assert value is not None
         if value.nbytes < _LARGE or not _known_to_numpy(value.dtype):

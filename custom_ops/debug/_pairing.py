@@ -16,6 +16,7 @@ from custom_ops.debug._result import Unmatched
 from custom_ops.onnx._verify import to_array
 
 _MOST_PARTNERS = 64  # that are tried for one value
+_ALIKE = 2.0  # what it counts that the numbers are the same; that two values have partners: 2
 _SKETCH = 64  # elements that tell whether two arrays are alike
 
 
@@ -171,16 +172,20 @@ def _aligned(
         if candidate.ref not in taken:
             by_form[candidate.form].append(j)
     links: list[tuple[int, int, float]] = []
+    sketches: dict[tuple[str, tuple[int, ...]], Array] = {}
     for i, (node, name) in enumerate(makers):
         if name in fixed:
             continue
         array = values[name]
-        near = by_form.get((_dtype(array), array.shape), [])
-        if len(near) > _MOST_PARTNERS:  # those at about the same part of the module
-            middle = bisect.bisect(near, i * len(candidates) // len(makers))
-            start = max(0, min(middle - _MOST_PARTNERS // 2, len(near) - _MOST_PARTNERS))
-            near = near[start : start + _MOST_PARTNERS]
+        form = (_dtype(array), array.shape)
+        near = by_form.get(form, [])
         own = sketch(array)
+        if len(near) > _MOST_PARTNERS:  # those alike, those near
+            if form not in sketches:
+                sketches[form] = np.stack([candidates[j].sketch for j in near])
+            rows = np.flatnonzero(_alike_rows(own, sketches[form]))
+            here = i * len(candidates) // len(makers)
+            near = sorted({*_closest([near[row] for row in rows], here), *_closest(near, here)})
         for j in near:
             candidate = candidates[j]
             if fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
@@ -188,13 +193,20 @@ def _aligned(
                 place = abs((i + 1) / len(makers) - (j + 1) / len(candidates))
                 weight = (
                     1.0
-                    + 0.5 * alike(own, candidate.sketch)
+                    + _ALIKE * alike(own, candidate.sketch)
                     + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
                     + 0.2 * ((name in leaving) == candidate.leaves)
                     - 0.01 * place
                 )
                 links.append((i, j, weight))
     return {makers[i][1]: candidates[j].ref for i, j in heaviest(links)}
+
+
+def _closest(near: Sequence[int], place: int) -> Sequence[int]:
+    """Returns those of ordered numbers that are closest to a place, a fixed number of them."""
+    middle = bisect.bisect(near, place)
+    start = max(0, min(middle - _MOST_PARTNERS // 2, len(near) - _MOST_PARTNERS))
+    return near[start : start + _MOST_PARTNERS]
 
 
 def heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
@@ -330,3 +342,12 @@ def alike(a: Array, b: Array, tolerance: float = 1e-3) -> bool:
     with np.errstate(all="ignore"):
         scale = np.abs(a).max()
         return bool(np.all(np.abs(a - b) <= tolerance * scale + 1e-12))
+
+
+def _alike_rows(own: Array, rows: Array) -> Array:
+    """Does what `alike` does for many of one shape."""
+    if rows.shape[1:] != own.shape or own.size == 0:
+        return np.zeros(len(rows), bool)
+    with np.errstate(all="ignore"):
+        most = 1e-3 * np.abs(own).max() + 1e-12
+        return np.asarray(np.all(np.abs(rows - own) <= most, axis=1))
