@@ -33,7 +33,7 @@ from debug_models import MODELS, inputs, module
 
 import custom_ops.debug
 import custom_ops.onnx
-from custom_ops.debug import Comparison, _culprit, _graph, _runs
+from custom_ops.debug import Comparison, _fresh, _graph, _runs
 from custom_ops.onnx._reading import read
 
 
@@ -65,7 +65,7 @@ class Case:
                 self.known.append(fresh(*args))
             return self.known[0]
 
-        fresh = _culprit.fresh
+        fresh = _fresh.fresh
         with mock.patch("custom_ops.debug._compare.fresh", once):
             return custom_ops.debug.compare(self.module, model, self.args)
 
@@ -222,8 +222,8 @@ def page(
     lines = [
         "# What the precision debugger finds",
         "",
-        f"Measured on {date.today()} with {versions}, by `tools/faults.py`, which puts faults into",
-        "exported models and compares each with its module.",
+        f"Measured on {date.today()} with {versions}, by `tools/faults.py`,",
+        "which puts faults into exported models and compares each with its module.",
         "",
         "## Models without fault",
         "",
@@ -285,12 +285,17 @@ def main() -> None:
     clean: list[tuple[str, ...]] = []
     rows: list[tuple[str, str, str, Found]] = []
     wrong: list[str] = []
-    left_out: list[str] = []
     chosen = [
         (name, exporter)
         for exporter in arguments.exporters.split(",")
         for name in arguments.models.split(",")
         if exporter in MODELS[name][2]
+    ]
+    left_out = [
+        f"{name} by {exporter}"
+        for name, (_, _, exporters) in MODELS.items()
+        for exporter in exporters
+        if (name, exporter) not in chosen
     ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
