@@ -58,6 +58,15 @@ def test_a_wrong_model(folder: Path) -> None:
     assert call("compare", "net.py:net", "wrong.onnx", "--bundle", "fault.zip", "--force").code == 1
 
 
+def test_page(folder: Path) -> None:
+    outcome = call("compare", "net.py:net", "wrong.onnx", "--html", "page.html")
+    assert outcome.code == 1
+    assert "node_conv2d" in Path("page.html").read_text("utf-8")
+    outcome = call("compare", "net.py:net", "wrong.onnx", "--html", "page.html")
+    assert "page.html" in outcome.err.splitlines()[-1]
+    assert call("compare", "net.py:net", "right.onnx", "--html", "page.html", "--force").code == 0
+
+
 def test_json(folder: Path) -> None:
     outcome = call("compare", "net.py:net", "wrong.onnx", "--json")
     assert outcome.code == 1

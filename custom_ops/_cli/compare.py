@@ -52,6 +52,9 @@ def compare(
         ),
     ] = False,
     library: Libraries = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page that needs no other file.")
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -96,12 +99,20 @@ def compare(
                 else f"compare: both must run on the inputs, got {type(error).__name__}: "
                 f"{first_line(error)}"
             ) from error
-    _write_files(found, bundle, force=force)
+    _write_files(found, html, bundle, force=force)
     write(found.as_dict(), str(found), as_json)
     end(found.ok)
 
 
-def _write_files(found: "Comparison", bundle: Path | None, *, force: bool) -> None:
+def _write_files(
+    found: "Comparison", html: Path | None, bundle: Path | None, *, force: bool
+) -> None:
+    if html is not None:
+        try:
+            found.to_html(html, force=force)
+        except (FileExistsError, ValueError) as error:
+            raise Failure(str(error)) from error
+        note(f"{html} has the values, the modules and the faults")
     if bundle is not None and found.faults:
         try:
             found.bundle(bundle, force=force)
