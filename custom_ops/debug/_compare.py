@@ -12,9 +12,10 @@ import onnxruntime
 import torch
 
 from custom_ops._errors import first_line
-from custom_ops.debug import _branches, _culprit, _graph, _pairing, _record, _runs
+from custom_ops.debug import _approximate, _branches, _culprit, _graph, _pairing, _record, _runs
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._fresh import fresh
+from custom_ops.debug._graph import Array
 from custom_ops.debug._judge import Judge
 from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
@@ -168,6 +169,12 @@ def _compare_module(
         arriving = _runs.instrumented(graph, feeds, work.libraries)
     with work.part("pairing"):
         pairs = _pairing.pair(graph, arriving, recording)
+        if pairs.approximate:
+
+            def run(fed: Mapping[str, Array]) -> dict[str, Array]:
+                return _runs.cut(graph, fed, feeds, work.libraries, list(arriving))
+
+            pairs = _approximate.pair(graph, arriving, recording, run)
         results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}
     with work.part("cut"):
         expected = {name: _verify.to_array(result) for name, result in results.items()}

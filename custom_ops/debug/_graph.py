@@ -219,16 +219,18 @@ def with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
     return copy
 
 
-def cut_apart(graph: Graph, cuts: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, str]]:
+def cut_apart(
+    graph: Graph, cuts: Mapping[str, Array], outputs: Iterable[str]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Returns a copy in which some values come from outside wherever they are used.
 
     Args:
         graph: The model.
         cuts: The values, and an array of their type.
+        outputs: The values to give, as the nodes make them.
 
     Returns:
-        The copy, whose outputs are the values as its nodes make them, and the name of the input
-        of each value. Only the inputs in use are there.
+        The copy, and the name of the input of each value that is cut. Only those in use are there.
     """
     taken = {name for node in graph.nodes for name in used(node.proto)} | set(graph.producer)
     fed = {name: free(f"{name}/fed", taken) for name in cuts}
@@ -242,7 +244,7 @@ def cut_apart(graph: Graph, cuts: Mapping[str, Array]) -> tuple[onnx.ModelProto,
         array = cuts[value]
         kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
-    _set_outputs(copy, [name for name in cuts if name in graph.producer], graph)
+    _set_outputs(copy, outputs, graph)
     return copy, names
 
 

@@ -134,6 +134,23 @@ _MAY_BE: dict[str, frozenset[str]] = {
     }.items()
 }  # fmt: skip
 
+# What ONNX Runtime merges nodes into: the result is that of the last.
+_ACTIVATIONS = "clamp sigmoid tanh leaky_relu hardsigmoid hardswish silu gelu add"
+_FUSED: dict[str, frozenset[str]] = {
+    op: frozenset(names.split())
+    for op, names in {
+        "FusedConv": f"conv batch_norm {_ACTIVATIONS}",
+        "FusedGemm": f"addmm matmul linear batch_norm {_ACTIVATIONS}",
+        "FusedMatMul": "matmul attention linear mul div",
+        "Gelu": "gelu", "BiasGelu": "gelu", "FastGelu": "gelu", "QuickGelu": "silu mul",
+        "BiasSoftmax": "softmax", "BiasDropout": "add to", "LayerNormalization": "layer_norm",
+        "SkipLayerNormalization": "layer_norm add", "SimplifiedLayerNormalization": "rms_norm",
+        "Attention": "attention addmm view", "MultiHeadAttention": "attention permute view",
+        "GroupNorm": "group_norm", "SkipSimplifiedLayerNormalization": "rms_norm add",
+        "MatMulNBits": "matmul linear addmm", "NhwcMaxPool": "max_pool",
+    }.items()
+}  # fmt: skip
+
 VIEWS = frozenset({"view", "permute", "to", "expand"})
 
 
@@ -164,8 +181,8 @@ def fits(op_type: str, domain: str, target: str, kinds: Iterable[str]) -> bool:
     kinds = frozenset(kinds)
     if target and _related(torch_kind(target), kinds):
         return True
-    if domain == "":
-        may_be = _MAY_BE.get(op_type)
+    if domain in ("", "com.microsoft"):
+        may_be = _MAY_BE.get(op_type) if domain == "" else _FUSED.get(op_type)
         if may_be is not None:
             return bool(may_be & kinds)
     return _related(torch_kind(_snake(op_type)), kinds)

@@ -36,7 +36,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """A result of torch that may be a partner.
 
     Attributes:
@@ -69,7 +69,7 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
         values: What it makes when it runs, by name.
         recording: What torch did on the same inputs.
     """
-    candidates = _candidates(recording)
+    candidates = candidates_of(recording)
     nodes = [node for node in graph.nodes if not node.constant and not node.inner]
     known = [node for node in nodes if node.scope is not None]
     approximate = len(known) * 2 < len(nodes)
@@ -87,19 +87,19 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
         for name in node.proto.output:
             if name in values and where is not None:
                 ours[where].append((node, name))
-    theirs: dict[str, list[_Candidate]] = defaultdict(list)
+    theirs: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         theirs["" if approximate else candidate.step.path].append(candidate)
-    of_value = _outputs(graph, values, recording)
-    leaving = _leaving_graph(graph)
+    of_value = outputs_of(graph, values, recording)
+    leaving = leaving_of(graph)
     for where, makers in ours.items():
-        of_value |= _aligned(makers, values, theirs.get(where, []), of_value, leaving)
+        of_value |= aligned(makers, values, theirs.get(where, []), of_value, leaving)
     of_value = _past_merged(graph, of_value, recording)
-    unmatched = _unmatched(graph, nodes, values, candidates, of_value, recording)
+    unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
     return Pairs(of_value, tuple(unmatched), approximate)
 
 
-def _outputs(graph: Graph, values: Mapping[str, Array], recording: Recording) -> dict[str, Ref]:
+def outputs_of(graph: Graph, values: Mapping[str, Array], recording: Recording) -> dict[str, Ref]:
     """Returns the outputs, which are those of the module, in order."""
     names = graph.outputs
     if len(names) != len(recording.outputs):
@@ -111,7 +111,8 @@ def _outputs(graph: Graph, values: Mapping[str, Array], recording: Recording) ->
     }
 
 
-def _candidates(recording: Recording) -> list[_Candidate]:
+def candidates_of(recording: Recording) -> list[Candidate]:
+    """Returns the results of torch that depend on the inputs, in order."""
     units: dict[int, list[Step]] = defaultdict(list)
     for step in recording.steps:
         units[step.unit].append(step)
@@ -130,7 +131,7 @@ def _candidates(recording: Recording) -> list[_Candidate]:
             form = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
             ref = Ref(step.index, i)
             some = _sketch_torch(tensor)
-            found.append(_Candidate(ref, step, ref in leaving, frozenset(kinds), form, some))
+            found.append(Candidate(ref, step, ref in leaving, frozenset(kinds), form, some))
     return found
 
 
@@ -143,7 +144,7 @@ def _leaving(recording: Recording) -> set[Ref]:
     return leaving
 
 
-def _leaving_graph(graph: Graph) -> set[str]:
+def leaving_of(graph: Graph) -> set[str]:
     """Returns the values that are used outside the module call that their node comes from."""
     leaving = set(graph.outputs)
     for node in graph.nodes:
@@ -158,14 +159,25 @@ def _inside(node: Node) -> object:
     return None if node.scope is None else (node.scope.path, node.scope.call)
 
 
-def _aligned(
+def aligned(
     makers: Sequence[tuple[Node, str]],
     values: Mapping[str, Array],
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     fixed: Mapping[str, Ref],
     leaving: Collection[str],
+    *,
+    alike_alone: bool = False,
 ) -> dict[str, Ref]:
-    """Pairs the values of one module with its results: as many as possible, in order."""
+    """Pairs the values of one module with its results: as many as possible, in order.
+
+    Args:
+        makers: The values and their nodes, in the order of the graph.
+        values: What the model makes, by name.
+        candidates: The results, in the order of torch.
+        fixed: Pairs that stand.
+        leaving: The values that are used outside their module call.
+        alike_alone: Whether only numbers that are alike may be a pair.
+    """
     by_form: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
     taken = set(fixed.values())
     for j, candidate in enumerate(candidates):
@@ -188,12 +200,15 @@ def _aligned(
             near = sorted({*_closest([near[row] for row in rows], here), *_closest(near, here)})
         for j in near:
             candidate = candidates[j]
+            same = alike(own, candidate.sketch)
+            if alike_alone and not same:
+                continue
             if fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
                 # One that is alike rather is it, and one that is at the same place.
                 place = abs((i + 1) / len(makers) - (j + 1) / len(candidates))
                 weight = (
                     1.0
-                    + _ALIKE * alike(own, candidate.sketch)
+                    + _ALIKE * same
                     + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
                     + 0.2 * ((name in leaving) == candidate.leaves)
                     - 0.01 * place
@@ -268,14 +283,15 @@ def _past_merged(graph: Graph, of_value: Mapping[str, Ref], recording: Recording
     return moved
 
 
-def _unmatched(
+def unmatched_of(
     graph: Graph,
     nodes: Iterable[Node],
     values: Mapping[str, Array],
-    candidates: Iterable[_Candidate],
+    candidates: Iterable[Candidate],
     of_value: Mapping[str, Ref],
     recording: Recording,
 ) -> Iterable[Unmatched]:
+    """Yields the values and results without partner, and why."""
     stops = frozenset(of_value.values())
     inside = {
         node.index: name for name, region in regions(graph, of_value).items() for node in region

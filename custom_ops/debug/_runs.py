@@ -48,6 +48,7 @@ def cut(
     expected: Mapping[str, Array],
     feeds: Mapping[str, Array],
     libraries: Sequence[str] = (),
+    outputs: Sequence[str] | None = None,
 ) -> dict[str, Array]:
     """Runs a model cut apart, each piece fed with what is expected of those before it.
 
@@ -56,11 +57,14 @@ def cut(
         expected: The values at which it is cut, and what is fed for them.
         feeds: The inputs of the model.
         libraries: Files of further libraries of custom ops.
+        outputs: Which values to return; those at which it is cut if left out.
 
     Returns:
         What the pieces give for the values.
     """
-    proto, fed = cut_apart(graph, expected)
+    if outputs is None:
+        outputs = [name for name in expected if name in graph.producer]
+    proto, fed = cut_apart(graph, expected, outputs)
     session = graph.session(proto, libraries)
     given = {name: expected[value] for value, name in fed.items()} | dict(feeds)
-    return fetch(session, [name for name in expected if name in graph.producer], given)
+    return fetch(session, outputs, given)
