@@ -102,4 +102,5 @@ def test_wrong_usage(folder: Path) -> None:
         assert outcome.err.count("\n") < 6
     outcome = call("compare", "net.py:net", "right.onnx", "--args", "1x3x9x9")
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-1].startswith("compare: both must run on the inputs, got")
+    assert outcome.err.splitlines()[-1].startswith("compare: model must run on args, got ")
+    assert "pass inputs of the sizes and dtypes that it was exported with" in outcome.err

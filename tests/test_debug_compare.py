@@ -167,6 +167,34 @@ def test_wrong_arguments(net: Net, x: torch.Tensor, path: Path) -> None:
         ValueError, match=r"^compare: model must have the inputs input1, input2, got x; "
     ):
         custom_ops.debug.compare(torch.nn.Bilinear(2, 2, 2), path, (x, x))
+    with pytest.raises(ValueError, match=r"^compare: args must hold tensors for the inputs x, "):
+        custom_ops.debug.compare(net, path, x.numpy())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^compare: module must run on args, got .*; pass the "):
+        custom_ops.debug.compare(net, path, x.double())
+    with pytest.raises(ValueError, match=r"^compare: model must run on args, got .*; pass inputs "):
+        custom_ops.debug.compare(net, path, x[:, :, :5])
+
+
+def test_a_module_in_training_mode_is_told_of(net: Net, x: torch.Tensor, path: Path) -> None:
+    found = custom_ops.debug.compare(copy.deepcopy(net).train(), path, x, explain=False)
+    assert not found
+    assert any(note.startswith("the module is in training mode") for note in found.notes)
+    assert not custom_ops.debug.compare(net, path, x).notes
+
+
+def test_a_default_that_is_written_out_is_no_difference(
+    net: Net, x: torch.Tensor, path: Path
+) -> None:
+    model = onnx.load(path)
+    node = next(each for each in model.graph.node if each.op_type == "Conv")
+    kept = [each for each in node.attribute if each.name not in ("auto_pad", "group")]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute("auto_pad", "NOTSET")])
+    node.input[1] = weight(model, node.input[1], lambda array: array * 2)
+    fault = custom_ops.debug.compare(net, model, x).first_fault
+    assert fault is not None
+    assert fault.node == node.name
+    assert fault.difference.startswith("input 1, ")
 
 
 def test_the_culprit_inside_a_region(net: Net, x: torch.Tensor, path: Path) -> None:

@@ -61,7 +61,7 @@ WRONG = Comparison(
 def test_a_clean_result_is_short():
     lines = text(CLEAN, width=100).splitlines()
     assert lines[0] == "net: no fault; 1 value compared"
-    assert lines[1] == "output fine: differs by 1.91e-06, limit 1e-05"
+    assert lines[1] == "output fine: differs by 1, by optimization 1.91e-06 (limit 1e-05)"
     assert lines[2:] == ["closest to its limit: node_fine (Conv), 0.19 of it"]
     assert text(Comparison(values=(), faults=())) == "no fault; 0 values compared"
 

@@ -20,7 +20,7 @@ from custom_ops.debug._judge import Judge
 from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
 from custom_ops.debug._torch_side import TorchSide
-from custom_ops.debug._work import Work
+from custom_ops.debug._work import Work, running
 from custom_ops.onnx import _inputs, _verify
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._reading import Document, ModelLike, read
@@ -71,7 +71,8 @@ def compare(
         A `Comparison`: true where no piece is at fault.
 
     Raises:
-        ValueError: The reference, or inputs that it or the model does not have.
+        ValueError: The reference, or inputs that it or the model does not have, or on which one
+            of them does not run.
 
     Example:
         >>> import torch, custom_ops.debug
@@ -155,13 +156,23 @@ def _compare_module(
             return work.not_comparable(document.name)
         graph = replace(graph, simulated=lacking)
         own = _inputs.input_names(module, call)
+        if graph.inputs and not call.tensors:
+            raise ValueError(
+                f"compare: args must hold tensors for the inputs {', '.join(graph.inputs)}, got "
+                "none; make them with torch.from_numpy where they are arrays"
+            )
         names = _verify.names_in_model("compare", graph.inputs, own)
         feeds = {
             name: _verify.to_array(tensor)
             for name, tensor in zip(names, call.tensors, strict=True)
             if name in graph.inputs
         }
-    with work.part("torch"):
+    if any(each.training for each in module.modules()):
+        work.notes.append(
+            "the module is in training mode, where dropout draws and batch normalisation takes the "
+            "batch's own mean; call module.eval() first, unless it was exported so"
+        )
+    with work.part("torch"), running("module"):
         recording = _record.record(module, call)
     plain = work.plain(graph, feeds)
     with work.part("instrumented"):

@@ -62,6 +62,17 @@ class Paired:
         is_tensor = isinstance(value, onnx.TensorProto)
         return numpy_helper.to_array(value) if is_tensor else np.asarray(value)
 
+    def defaults(self, node: onnx.NodeProto) -> dict[str, Any]:
+        """Returns what the attributes of an op are where a node leaves them out."""
+        domain = _walk.domain(node.domain)
+        for entry in self.graph.proto.opset_import:
+            known = onnx.defs.has(node.op_type, entry.version, domain)
+            if _walk.domain(entry.domain) == domain and known:
+                schema = onnx.defs.get_schema(node.op_type, entry.version, domain)
+                values = [each.default_value for each in schema.attributes.values()]
+                return {a.name: helper.get_attribute_value(a) for a in values if a.name}
+        return {}
+
     def place(self, name: str, inside: Mapping[str, object]) -> object:
         """Returns what a value is, in words that another export of the module shares.
 
@@ -121,9 +132,13 @@ def first_difference(
     inside: tuple[dict[str, object], dict[str, object]] = ({}, {})
     for tag, i, i_end, j, j_end in matcher.get_opcodes():
         if tag != "equal":
-            there = ", ".join(kinds[1][j:j_end]) or "nothing"
-            here = ", ".join(kinds[0][i:i_end]) or "nothing"
-            return region[min(i, len(region) - 1)], f"op is {here}, not {there}"
+            here, there = ", ".join(kinds[0][i:i_end]), ", ".join(kinds[1][j:j_end])
+            how = f"op is {here}, not {there}" if here and there else f"no {there} comes before it"
+            if not there:
+                how = f"{here} is one too many"
+            elif i == len(region):
+                how = f"no {there} comes after it"
+            return region[min(i, len(region) - 1)], how
         for ours, theirs in zip(region[i:i_end], expected[j:j_end], strict=True):
             for how in _differences(given, ours.proto, again, theirs.proto, inside):
                 return ours, how
@@ -140,7 +155,7 @@ def _differences(
     inside: tuple[Mapping[str, object], Mapping[str, object]],
 ) -> Iterator[str]:
     """Yields how a node differs from that of the other model: attributes, weights, inputs."""
-    one, other = _attributes(ours), _attributes(theirs)
+    one, other = _attributes(given, ours), _attributes(again, theirs)
     for name in sorted(one.keys() | other.keys()):
         texts = [_text(each.get(name, _MISSING)) for each in (one, other)]
         if texts[0] != texts[1]:
@@ -167,9 +182,11 @@ def _kind(node: onnx.NodeProto) -> str:
     return f"{domain}::{node.op_type}" if domain else node.op_type
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+def _attributes(model: Paired, node: onnx.NodeProto) -> dict[str, Any]:
+    """Returns the attributes of a node, with the defaults of those that it leaves out."""
     graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.type not in graphs}
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.type not in graphs}
+    return model.defaults(node) | given
 
 
 def _text(value: Any) -> str:

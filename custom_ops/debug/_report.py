@@ -51,12 +51,13 @@ def text(comparison: "Comparison", width: int | None = None) -> str:
         parts.append(shown(comparison.faults[:_FAULTS]))
         if len(comparison.faults) > _FAULTS:
             parts.append(Text(f"and {len(comparison.faults) - _FAULTS} more faults"))
-        parts += [
-            Text(f"{_node(fault)}: {said}")
+        lines = [
+            f"{_node(fault)}: {said}"
             for fault in comparison.faults[:_FAULTS]
             for said in (fault.difference, fault.note)
             if said
         ]
+        parts += [Text(line) for line in dict.fromkeys(lines)]  # a node may be in two faults
     parts += _outputs(comparison)
     parts += _worst(comparison)
     parts += _unmatched(comparison)
@@ -150,7 +151,7 @@ def summary(comparison: "Comparison") -> str:
 def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in columns:
-        number = name in ("introduced", "inherited", "difference", "limit")
+        number = name in ("introduced", "inherited", "difference", "by optimization", "limit")
         justify: Literal["left", "right"] = "right" if number else "left"
         table.add_column(name, justify=justify, overflow="fold", no_wrap=number)
     for row in rows:
@@ -193,17 +194,27 @@ def _narrow_faults(faults: Sequence["Fault"]) -> Text:
 
 
 def _outputs(comparison: "Comparison") -> list[RenderableType]:
-    found = [
-        (output.name, apart(output.metrics or output.arriving), _number(output.limit), output.ok)
-        for output in comparison.outputs
-    ]
+    """Shows how far the outputs are off, and what the optimization of the session adds."""
     if comparison.ok:
         return [
-            Text(f"output {name}: differs by {apart}, limit {limit}")
-            for name, apart, limit, _ in found
+            Text(
+                f"output {output.name}: differs by {apart(output.arriving)}, by optimization "
+                f"{apart(output.metrics)} (limit {_number(output.limit)})"
+            )
+            for output in comparison.outputs
         ]
-    rows = [(name, apart, limit, "" if ok else "above") for name, apart, limit, ok in found]
-    return [_table("Outputs", ["output", "difference", "limit", ""], rows)] if rows else []
+    rows = [
+        (
+            output.name,
+            apart(output.arriving),
+            apart(output.metrics),
+            _number(output.limit),
+            "" if output.ok else "above",
+        )
+        for output in comparison.outputs
+    ]
+    columns = ["output", "difference", "by optimization", "limit", ""]
+    return [_table("Outputs", columns, rows)] if rows else []
 
 
 def _worst(comparison: "Comparison") -> list[RenderableType]:

@@ -9,12 +9,31 @@ import onnx
 import onnxruntime
 import torch
 
+from custom_ops._errors import first_line
 from custom_ops.debug import _runs, _simulated
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Judge, fault
 from custom_ops.debug._optimization import Search
 from custom_ops.debug._result import Comparison, Fault, Unmatched
+
+_REMEDIES = {
+    "module": "pass the arguments that it was exported with",
+    "model": "pass inputs of the sizes and dtypes that it was exported with, or look with "
+    "`custom-ops doctor` why it does not load",
+}
+
+
+@contextmanager
+def running(what: str) -> Iterator[None]:
+    """Says which of the two does not run, whatever torch or the runtime raises."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"compare: {what} must run on args, got {type(error).__name__}: "
+            f"{first_line(error)}; {_REMEDIES[what]}"
+        ) from error
 
 
 @dataclass
@@ -78,8 +97,10 @@ class Work:
         with self.part("plain"):
             runner = self.session
             if runner is None:
-                runner = graph.session(graph.proto, self.libraries, level="ORT_ENABLE_ALL")
-            return _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
+                with running("model"):
+                    runner = graph.session(graph.proto, self.libraries, level="ORT_ENABLE_ALL")
+            with running("model"):
+                return _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
 
     def judged(
         self,
