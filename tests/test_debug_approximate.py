@@ -100,3 +100,22 @@ def test_each_weight(net: Net, x: torch.Tensor, saved: onnx.ModelProto) -> None:
         assert faults
         alone += len(faults) == 1 and len(faults[0].nodes) <= 3
     assert alone >= 6
+
+
+def test_beside_the_model_as_it_was(
+    net: Net, x: torch.Tensor, saved: onnx.ModelProto, tmp_path: Path
+) -> None:
+    custom_ops.onnx.export(net, x, tmp_path / "net.onnx", verify=False)
+    (name,) = (each.name for each in onnx.load(tmp_path / "net.onnx").graph.input)
+    found = custom_ops.debug.compare(tmp_path / "net.onnx", saved, {name: x.numpy()})
+    assert found.ok
+    assert len(found.values) >= 15
+    node = next(each for each in saved.graph.node if each.op_type in ("Gemm", "FusedGemm"))
+    model = onnx.ModelProto()
+    model.CopyFrom(saved)
+    (tensor,) = (each for each in model.graph.initializer if each.name == node.input[1])
+    wrong = numpy_helper.to_array(tensor) * np.float32(1.05)
+    tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
+    faults = custom_ops.debug.compare(tmp_path / "net.onnx", model, {name: x.numpy()}).faults
+    assert faults
+    assert node.name in faults[0].nodes

@@ -157,33 +157,37 @@ def _fed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
 def _partners(
     theirs: Graph, wanted: Mapping[str, Array], ours: Graph, arriving: Mapping[str, Array]
 ) -> dict[str, str]:
-    """Pairs values of two models by op, shape and order; names and numbers settle the rest."""
+    """Pairs values of two models by shape and order, and by op, name or numbers."""
     outputs = zip(ours.outputs, theirs.outputs, strict=False)
     found = {n: p for n, p in outputs if n in arriving and p in wanted and n in ours.producer}
     if len(ours.outputs) != len(theirs.outputs):
         found = {}
     made = [n for node in theirs.nodes for n in node.proto.output if n in wanted]
-    by_form: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
-    for j, name in enumerate(made):
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    place = {name: j for j, name in enumerate(made)}
+    for name, j in place.items():
         if name not in found.values():
-            by_form[_kind(theirs, name), wanted[name].shape].append(j)
+            by_shape[wanted[name].shape].append(j)
     sketches = {name: sketch(wanted[name]) for name in made}
     mine = [n for node in ours.nodes for n in node.proto.output if n in arriving]
     links = []
     for i, name in enumerate(mine):
         if name in found:
             continue
-        own = sketch(arriving[name])
-        near = by_form.get((_kind(ours, name), arriving[name].shape), [])
-        near = sorted(near, key=lambda j: abs(j * len(mine) - i * len(made)))[:_MOST_PARTNERS]
+        own, kind = sketch(arriving[name]), _kind(ours, name)
+        merged = ours.producer[name].proto.domain == "com.microsoft"
+        near = by_shape.get(arriving[name].shape, [])
+        if len(near) > _MOST_PARTNERS:
+            close = sorted(near, key=lambda j: abs(j * len(mine) - i * len(made)))
+            near = [*close[:_MOST_PARTNERS], *(j for j in near if made[j] == name)]
         for j in near:
-            weight = (
-                1.0
-                + 0.5 * (name == made[j])
-                + 0.5 * alike(own, sketches[made[j]], _LIKE)
-                - 0.01 * abs(i / len(mine) - j / len(made))
-            )
-            links.append((i, j, weight))
+            named, same = name == made[j], kind == _kind(theirs, made[j])
+            like = alike(own, sketches[made[j]], _LIKE)
+            # What an optimization merges has another op, and often the name of its last node.
+            if (same and (like or named)) or (like and (named or merged)):
+                apart = abs(i / len(mine) - j / len(made))
+                weight = 1.0 + 0.5 * named + 0.5 * like + 0.5 * same - 0.01 * apart
+                links.append((i, j, weight))
     return found | {mine[i]: made[j] for i, j in heaviest(links)}
 
 
@@ -208,7 +212,9 @@ def _unmatched(
             if name not in known:
                 node = graph.producer[name]
                 where = node.scope.path if node.scope is not None else ""
-                reason = "no value of the other model has its op, shape and place"
+                reason = (
+                    "no value of the other model has its shape and place, and its name or numbers"
+                )
                 yield Unmatched(side, name, node.proto.op_type, where, reason)
 
 
