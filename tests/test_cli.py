@@ -179,6 +179,8 @@ def test_demo_writes_models_and_a_page_that_needs_no_other_file(demo: Demo) -> N
         assert file.parent == demo.folder / "models"
         onnx.checker.check_model(str(file))
     page = (demo.folder / "index.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in page  # the browser sees to it too
+    page = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     references = re.findall(r"(?:src|href|url|@import)\s*[=(]?\s*[\"']?([^\"')\s>]+)", page)
     assert references
     assert all(reference.startswith("data:image/png;base64,") for reference in references)

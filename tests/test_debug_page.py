@@ -132,6 +132,8 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     empty.to_html(tmp_path / "p.html")
     assert "✓ Within limits" in Page((tmp_path / "p.html").read_text("utf-8")).texts
     assert "0 values compared" in empty._repr_html_()
+    replace(empty, comparable=False).to_html(tmp_path / "q.html")
+    assert "✕ Not comparable" in Page((tmp_path / "q.html").read_text("utf-8")).texts
 
 
 def test_a_value_that_was_not_compared() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from custom_ops.debug._page.series import Series
 
-_WIDTH, _TOP, _BOTTOM, _ZERO = 1000.0, 7.0, 90.0, 97.0  # of the drawing; it is 100 high
+_WIDTH, _TOP, _BOTTOM, _ZERO = 1000.0, 11.0, 89.0, 97.0  # of the drawing; it is 100 high
+_INFINITE = 3.0
 _TICKS = 8
 
 
@@ -23,14 +24,14 @@ def chart(series: Series) -> str:
         if number == 0:
             return _ZERO
         if math.isinf(number):
-            return _TOP / 2
+            return _INFINITE
         return _BOTTOM - (math.log10(number) - low) / (high - low) * (_BOTTOM - _TOP)
 
     step = math.ceil((high - low) / _TICKS)
     ticks = [(y(10.0**power), f"1e{power}") for power in range(low, high + 1, step)]
     numbers = (*series.introduced, *series.inherited)
     if any(map(math.isinf, numbers)):
-        ticks.append((_TOP / 2, "inf"))
+        ticks.append((_INFINITE, "inf"))
     if 0 in numbers:
         ticks.append((_ZERO, "0"))
     grid = "".join(f"M0 {height:.1f}H{_WIDTH:.0f}" for height, _ in ticks)

@@ -52,7 +52,7 @@ function heat(rows) {
   const cells = rows.flat().map(size), finite = cells.filter(Number.isFinite);
   const top = Math.max(0, ...finite), width = rows[0].length;
   const marks = rows.flatMap((row, y) => row.flatMap((cell, x) => {
-    const large = size(cell), square = make("rect", { x, y, width: 1.02, height: 1.02,
+    const large = size(cell), square = make("rect", { x, y, width: 1, height: 1,
       "fill-opacity": Number.isFinite(large) ? (top ? large / top : 0).toFixed(3) : 1 });
     return Number.isFinite(large) ? [square] :
       [square, make("text", { x: x + 0.5, y: y + 0.8 }, "✕")];
@@ -103,7 +103,7 @@ function open(i) {
       ["source", value.source],
       ["shape, type", `[${value.shape.join(", ")}] ${value.dtype}`],
       ["limit by", value.limit_by],
-      ["fault", value.kind],
+      ["fault", value.kind === "nodes" ? "" : value.kind],
     ]),
     ...section("Metrics", metricsOf(value)),
     ...(details ? detailed(details) : [make("p", { class: "quiet" },

@@ -26,7 +26,7 @@ def build(comparison: "Comparison") -> str:
     content = string.Template(_file("page.html")).substitute(
         style=_file("chart.css") + _file("page.css"),
         title=parts.text(title),
-        verdict="✓ Within limits" if comparison.ok else "✕ Not within limits",
+        verdict=_verdict(comparison),
         verdict_class="within" if comparison.ok else "fault",
         summary=parts.text(_report.summary(comparison)),
         faults=parts.faults(comparison.faults, of_fault),
@@ -39,6 +39,12 @@ def build(comparison: "Comparison") -> str:
         script="\n".join(map(_file, _SCRIPTS)),
     )
     return _page.frame(title, content)
+
+
+def _verdict(comparison: "Comparison") -> str:
+    if not comparison.comparable:
+        return "✕ Not comparable"
+    return "✓ Within limits" if comparison.ok else "✕ Not within limits"
 
 
 def _file(name: str) -> str:

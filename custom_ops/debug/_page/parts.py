@@ -78,7 +78,7 @@ def _fault(fault: "Fault", row: int | None) -> str:
 def outputs(comparison: "Comparison") -> str:
     """Returns the outputs of the session as a table."""
     rows = "".join(
-        f"<tr><td>{sign(each)} <code>{text(each.name)}</code>"
+        f"<tr><td>{sign(each)}&nbsp;<code>{text(each.name)}</code>"
         f'<td class="number">{difference(each.metrics)}<td class="number">'
         f'{difference(each.arriving)}<td class="number">{number(each.limit)}'
         for each in comparison.outputs
