@@ -51,18 +51,11 @@ def x() -> torch.Tensor:
     return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=LEVELS)
-def saved(
-    request: pytest.FixtureRequest,
-    net: Net,
-    x: torch.Tensor,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> onnx.ModelProto:
+def optimized(net: Net, x: torch.Tensor, folder: Path, level: str) -> onnx.ModelProto:
     """The model as ONNX Runtime saves it, without names of nodes and notes."""
-    folder: Path = tmp_path_factory.mktemp("saved")
     custom_ops.onnx.export(net, x, folder / "net.onnx", verify=False)
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, request.param)
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.optimized_model_filepath = str(folder / "saved.onnx")
     options.log_severity_level = 4
     onnxruntime.InferenceSession(folder / "net.onnx", options, providers=["CPUExecutionProvider"])
@@ -73,6 +66,16 @@ def saved(
     return model
 
 
+@pytest.fixture(scope="module", params=LEVELS)
+def saved(
+    request: pytest.FixtureRequest,
+    net: Net,
+    x: torch.Tensor,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> onnx.ModelProto:
+    return optimized(net, x, tmp_path_factory.mktemp("saved"), request.param)
+
+
 def test_a_right_model(net: Net, x: torch.Tensor, saved: onnx.ModelProto) -> None:
     found = custom_ops.debug.compare(net, saved, x)
     assert found.ok
@@ -81,6 +84,13 @@ def test_a_right_model(net: Net, x: torch.Tensor, saved: onnx.ModelProto) -> Non
     assert len(found.values) >= 15
     assert len(unpaired) <= 1
     assert {each.name for each in saved.graph.output} <= {each.name for each in found.values}
+
+
+def test_normalisation_that_changes_next_to_nothing(x: torch.Tensor, tmp_path: Path) -> None:
+    """A BatchNorm that has seen no data hardly differs from the Conv before it."""
+    torch.manual_seed(0)
+    net = Net().eval()
+    assert custom_ops.debug.compare(net, optimized(net, x, tmp_path, LEVELS[-1]), x)
 
 
 def test_each_weight(net: Net, x: torch.Tensor, saved: onnx.ModelProto) -> None:

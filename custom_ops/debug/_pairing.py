@@ -1,6 +1,7 @@
 """Finds which result of torch a value of a model is: by module, order, shape and kind."""
 
 import bisect
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,6 +210,7 @@ def aligned(
                 weight = (
                     1.0
                     + _ALIKE * same
+                    + (0.3 * nearness(own, candidate.sketch) if alike_alone else 0.0)
                     + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
                     + 0.2 * ((name in leaving) == candidate.leaves)
                     - 0.01 * place
@@ -358,6 +360,13 @@ def alike(a: Array, b: Array, tolerance: float = 1e-3) -> bool:
     with np.errstate(all="ignore"):
         scale = np.abs(a).max()
         return bool(np.all(np.abs(a - b) <= tolerance * scale + 1e-12))
+
+
+def nearness(a: Array, b: Array) -> float:
+    """Returns how near two sketches that are alike are: 1 where equal, by digits that agree."""
+    with np.errstate(all="ignore"):
+        apart = float(np.abs(a - b).max() / np.abs(a).max())
+    return -math.log10(min(max(apart, 1e-9), 1.0)) / 9 if apart == apart else 0.0
 
 
 def _alike_rows(own: Array, rows: Array) -> Array:
