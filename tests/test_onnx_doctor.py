@@ -54,6 +54,21 @@ def test_ir_version(release: str, newest: int) -> None:
     assert codes(parsed("y = Relu(x)", 2), target) == [("warning", "ir-version")]
 
 
+@pytest.mark.parametrize(("version", "called"), [(28, True), (29, True), (29, False)])
+def test_opset_of_a_function(version: int, called: bool) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 18, "f": 1]>
+        g (float[2] x) => (float[2] y) {{ y = {"f.Twice" if called else "Relu"} (x) }}
+        <domain: "f", opset_import: ["": {version}]> Twice (a) => (b) {{ b = Add (a, a) }}""")
+    found = [
+        each
+        for each in custom_ops.onnx.doctor(model, "onnxruntime==1.32").findings
+        if each.code == "opset"
+    ]
+    assert len(found) == (version > 28 and called)
+    assert all("the opset of function 'Twice' must be at most 28" in f.sentence for f in found)
+
+
 def test_opset() -> None:
     assert codes(parsed("y = Relu(x)", imports='"": 21'), "onnxruntime==1.20") == []
     found = codes(parsed("y = Relu(x)", imports='"": 22'), "onnxruntime==1.20")

@@ -25,7 +25,7 @@ def ir_version(subject: Subject) -> Iterator[Finding]:
 
 
 def opset(subject: Subject) -> Iterator[Finding]:
-    """The target knows the opset of ai.onnx, and of the other domains that it has itself."""
+    """The target knows the opset of ai.onnx, and of the other domains it has, of functions too."""
     for domain, found in subject.opsets.items():
         newest = subject.target.newest(domain)
         if newest is None:
@@ -52,6 +52,21 @@ def opset(subject: Subject) -> Iterator[Finding]:
                 f"the {what} must be 1 or later, got {found}",
                 "export the model again",
             )
+    called = {(_walk.domain(each.node.domain), each.node.op_type) for each in subject.nodes()}
+    for function in subject.model.functions:
+        if (_walk.domain(function.domain), function.name) not in called:
+            continue
+        for each in function.opset_import:
+            newest = subject.target.newest(_walk.domain(each.domain))
+            if newest is not None and each.version > newest:
+                yield Finding(
+                    Severity.ERROR,
+                    "opset",
+                    function.name,
+                    f"the opset of function {function.name!r} must be at most {newest} for "
+                    f"{subject.target}, got {each.version}",
+                    f"write the function for opset {newest}, or deploy a newer release",
+                )
 
 
 def domain_import(subject: Subject) -> Iterator[Finding]:
