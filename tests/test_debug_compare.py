@@ -161,7 +161,7 @@ def test_wrong_arguments(net: Net, x: torch.Tensor, path: Path) -> None:
         custom_ops.debug.compare(3, path, x)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^compare: args must be a dict of arrays by the names "):
         custom_ops.debug.compare(path, path, x)
-    with pytest.raises(ValueError, match=r"^compare: feeds must hold the inputs x, got y, z"):
+    with pytest.raises(ValueError, match=r"^compare: args must hold the inputs x, got y, z"):
         custom_ops.debug.compare(path, path, {"y": x.numpy(), "z": x.numpy()})
     with pytest.raises(
         ValueError, match=r"^compare: model must have the inputs input1, input2, got x; "

@@ -49,7 +49,7 @@ WRONG = Comparison(
     unmatched=(
         Unmatched("model", "a", "Cast", "features", "no op of torch is like it"),
         Unmatched("model", "b", "Cast", "features", "no op of torch is like it"),
-        Unmatched("torch", "aten.add", "aten.add", "", "nothing in [scope] fits"),
+        Unmatched("reference", "aten.add", "aten.add", "", "nothing in [scope] fits"),
     ),
     notes=("not compared: loop body",),
     model="net",
@@ -78,9 +78,9 @@ def test_faults_come_first_with_all_that_names_them():
     assert "2 NaN or inf" in shown
     assert "node_bad: attribute epsilon is 1, not 2" in shown
     assert "node_born: judged with [brackets]" in shown
-    assert "without partner: 2 of the model and 1 of torch\n" in shown
+    assert "without partner: 2 of the model and 1 of the reference\n" in shown
     assert "2 of the model: no op of torch is like it" in shown
-    assert "1 of torch: nothing in [scope] fits" in shown
+    assert "1 of the reference: nothing in [scope] fits" in shown
     assert shown.endswith("note: not compared: loop body")
 
 
@@ -142,7 +142,7 @@ def test_as_dict_has_everything_in_the_types_of_json():
     assert bad["details"]["worst"] == [{"index": [0, 1], "expected": 2.0, "actual": 2.5}]
     assert found["values"][2]["metrics"]["nan"] == [0, 1]
     assert found["versions"] == {"torch": "2.14.1"}
-    assert found["unmatched"][2]["side"] == "torch"
+    assert found["unmatched"][2]["side"] == "reference"
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from custom_ops.cli import execute
-from custom_ops.onnx import convertible, register_mapping
+from custom_ops.onnx import _child, convertible, register_mapping
 from custom_ops.onnx._doctor import conversion
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -87,7 +87,7 @@ def test_the_coverage_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_process_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion.sys, "executable", "/bin/false")
+    monkeypatch.setattr(_child.sys, "executable", "/bin/false")
     assert set(statuses(convertible("aten::i0")).values()) == {"crashes"}
 
 

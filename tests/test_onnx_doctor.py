@@ -66,7 +66,7 @@ def test_opset_of_a_function(version: int, called: bool) -> None:
         if each.code == "opset"
     ]
     assert len(found) == (version > 28 and called)
-    assert all("the opset of function 'Twice' must be at most 28" in f.sentence for f in found)
+    assert all("the opset in function 'Twice' must be at most 28" in f.sentence for f in found)
 
 
 def test_opset() -> None:

@@ -1,14 +1,15 @@
 """Times functions in turns, so that whatever the machine does meets all of them alike."""
 
-import contextlib
 import gc
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from custom_ops._garbage import garbage_kept
 
 Run = Callable[[], Any]
 Clock = Callable[[], float]
@@ -77,7 +78,8 @@ def interleave(
     names = list(runs)
     order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in names}
-    with _without_garbage_collection():
+    gc.collect()
+    with garbage_kept():
         once = {name: _time(run, 1, clock) for name, run in runs.items()}
         turns = {name: turns_of(once[name], rounds, seconds) for name in names}
         for index in range(rounds):
@@ -119,15 +121,3 @@ def _time(run: Run, count: int, clock: Clock) -> float:
     for _ in range(count):
         run()
     return (clock() - start) / count
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -15,7 +15,7 @@ from custom_ops.debug._pairing import (
     outputs_of,
     unmatched_of,
 )
-from custom_ops.debug._record import Recording, Ref
+from custom_ops.debug._recording import Recording, Ref
 from custom_ops.onnx._verify import to_array
 
 _FAULTS, _TRIALS = 8, 12  # faults that are passed, and runs for each

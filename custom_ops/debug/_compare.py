@@ -1,9 +1,7 @@
 """Compares a torch module, or another model, with an ONNX model, layer by layer."""
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +10,15 @@ import onnxruntime
 import torch
 
 from custom_ops._errors import first_line
+from custom_ops._garbage import garbage_kept
 from custom_ops.debug import _approximate, _branches, _culprit, _graph, _pairing, _record, _runs
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._fresh import fresh
 from custom_ops.debug._graph import Array
-from custom_ops.debug._judge import Judge
+from custom_ops.debug._judge import Allowed, Judge
 from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
+from custom_ops.debug._runs import Runs
 from custom_ops.debug._torch_side import TorchSide
 from custom_ops.debug._work import Work, running
 from custom_ops.onnx import _inputs, _verify
@@ -82,72 +82,36 @@ def compare(
         >>> bool(custom_ops.debug.compare(module, path, x))
         True
     """
-    work = Work(libraries, session, simulate)
-    with _uncollected():
-        return _compared(
-            module, model, args, kwargs, work,
-            tolerance=tolerance, limit=limit, details=details, explain=explain,
-        )  # fmt: skip
+    work = Work(
+        libraries, session, Allowed(limit, tolerance, details), explain=explain, simulate=simulate
+    )
+    with garbage_kept():  # what is recorded looks like ever more cycles
+        if isinstance(module, torch.nn.Module):
+            return _compare_module(module, read(model), _call(args, kwargs), work)
+        if not isinstance(module, (str, os.PathLike, bytes, onnx.ModelProto)):
+            raise ValueError(
+                "compare: module must be a torch.nn.Module, or a model as path, bytes or "
+                f"ModelProto, got {module!r}"
+            )
+        if not isinstance(args, Mapping):
+            raise ValueError(
+                "compare: args must be a dict of arrays by the names of the inputs where two "
+                f"models are compared, got {type(args).__name__}"
+            )
+        return compare_models(read(module), read(model), args, work)
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keeps Python from looking for cycles: what is recorded looks to it like ever more of them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _compared(
-    module: torch.nn.Module | ModelLike,
-    model: ModelLike,
-    args: Sequence[Any] | torch.Tensor | Mapping[str, Any],
-    kwargs: Mapping[str, Any] | None,
-    work: Work,
-    *,
-    tolerance: float | None,
-    limit: float,
-    details: bool,
-    explain: bool,
-) -> Comparison:
-    if isinstance(module, torch.nn.Module):
-        if isinstance(args, Mapping):
-            call = Call((), {**args, **(kwargs or {})})
-        else:
-            given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-            call = Call(given, dict(kwargs or {}))
-        return _compare_module(
-            module, read(model), call, work,
-            tolerance=tolerance, limit=limit, details=details, explain=explain,
-        )  # fmt: skip
-    if not isinstance(module, (str, os.PathLike, bytes, onnx.ModelProto)):
-        raise ValueError(
-            f"compare: module must be a torch.nn.Module, or a model as path, bytes or ModelProto, "
-            f"got {module!r}"
-        )
-    if not isinstance(args, Mapping):
-        raise ValueError(
-            f"compare: args must be a dict of arrays by the names of the inputs where two models "
-            f"are compared, got {type(args).__name__}"
-        )
-    documents = read(module), read(model)
-    return compare_models(*documents, args, work, tolerance=tolerance, limit=limit, details=details)
+def _call(
+    args: Sequence[Any] | torch.Tensor | Mapping[str, Any], kwargs: Mapping[str, Any] | None
+) -> Call:
+    if isinstance(args, Mapping):
+        return Call((), {**args, **(kwargs or {})})
+    given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    return Call(given, dict(kwargs or {}))
 
 
 def _compare_module(
-    module: torch.nn.Module,
-    document: Document,
-    call: Call,
-    work: Work,
-    *,
-    tolerance: float | None,
-    limit: float,
-    details: bool,
-    explain: bool,
+    module: torch.nn.Module, document: Document, call: Call, work: Work
 ) -> Comparison:
     with work.part("read"):
         graph = _graph.of_document(document)
@@ -192,8 +156,6 @@ def _compare_module(
         introduced = _runs.cut(graph, expected, feeds, work.libraries)
 
     def explained(faults: list[Fault]) -> list[Fault]:
-        if not faults or not explain:
-            return faults
         with work.part("fresh export"):
             try:
                 again = fresh(module, call, graph, recording, feeds)
@@ -202,16 +164,11 @@ def _compare_module(
                 return faults
             return _culprit.explained(faults, Paired(graph, pairs.of_value), again)
 
-    side = TorchSide(recording, pairs.of_value, frozenset(pairs.of_value.values()), limit)
+    runs = Runs(feeds, plain, arriving, expected, introduced)
     return work.judged(
-        Judge(graph, side, frozenset(pairs.of_value), limit, tolerance, details),
-        expected,
-        arriving,
-        introduced,
-        plain,
-        feeds,
+        document.name,
+        Judge(graph, TorchSide(recording, pairs.of_value), work.allowed, runs),
         explained,
         pairs.unmatched,
-        pairs.approximate,
-        document.name,
+        approximate=pairs.approximate,
     )

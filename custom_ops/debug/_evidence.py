@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from custom_ops.debug import _graph
 from custom_ops.debug._graph import Array, Graph, Node
-from custom_ops.debug._record import Recording, Ref, Step
+from custom_ops.debug._recording import Recording, Ref, Step
 
 Op: TypeAlias = dict[str, Any]  # "op", "args" and "kwargs"
 

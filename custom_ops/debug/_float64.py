@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from custom_ops.debug._record import Recording, Ref, Step
+from custom_ops.debug._recording import Recording, Ref, Step
 
 _WIDE = {
     torch.float16: torch.float64,

@@ -11,7 +11,7 @@ import custom_ops.onnx
 from custom_ops.debug import _branches, _graph, _pairing, _runs
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._graph import Array, Graph
-from custom_ops.debug._record import Recording
+from custom_ops.debug._recording import Recording
 from custom_ops.onnx import _walk
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._reading import read

@@ -1,6 +1,7 @@
 """Judges what each region of a model introduces, against what rounding does to its ops."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._limit import Limit, cheap
 from custom_ops.debug._metrics import Metrics, detail, measure
 from custom_ops.debug._result import Fault, Value
+from custom_ops.debug._runs import Runs
 
 _DETAILED = 50  # values above their limit that get more numbers than the others
 
@@ -36,90 +38,83 @@ class Reference(Protocol):
     def ops(self, name: str) -> tuple[tuple[Op, ...], int]:
         """Returns the ops of torch that give a value, and which of their results it is."""
 
-    def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
+    def limit(
+        self, name: str, expected: Array, metrics: Metrics, factor: float, *, whole: bool
+    ) -> Limit:
         """Returns the limit of a value that is above what rounding it once does.
 
         Args:
             name: Of the value.
             expected: What it should be.
             metrics: How it differs.
+            factor: How many times what rounding does is allowed.
             whole: Whether the whole model makes the difference, and not its region alone.
         """
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Knows what is allowed.
+class Allowed:
+    """What a comparison was told to allow, and to tell.
 
     Attributes:
-        graph: The model.
-        reference: What it is compared with.
-        cuts: Names of the values that have a partner.
         factor: How many times what rounding does is allowed.
         tolerance: What is allowed in place of that; None for nothing.
         details: Whether all values get more numbers, not only the first above their limit.
     """
 
-    graph: Graph
-    reference: Reference
-    cuts: frozenset[str]
     factor: float
-    tolerance: float | None
+    tolerance: float | None = None
     details: bool = False
 
-    def values(
-        self,
-        expected: Mapping[str, Array],
-        arriving: Mapping[str, Array],
-        introduced: Mapping[str, Array],
-    ) -> Iterator[Value]:
-        """Yields every value that has a partner, in the order of the graph.
 
-        Args:
-            expected: What the values should be.
-            arriving: What the whole model gives.
-            introduced: What the regions give where they are fed with what is expected.
-        """
-        regions = _graph.regions(self.graph, self.cuts)
+@dataclass(frozen=True)
+class Judge:
+    """Judges the values of a model.
+
+    Attributes:
+        graph: The model.
+        reference: What it is compared with.
+        allowed: What counts as no fault.
+        runs: What the model gave; those of `expected` are judged.
+    """
+
+    graph: Graph
+    reference: Reference
+    allowed: Allowed
+    runs: Runs
+
+    @functools.cached_property
+    def regions(self) -> dict[str, list[Node]]:
+        """The nodes between the values that are judged, by the value that they make."""
+        return _graph.regions(self.graph, self.runs.expected)
+
+    def values(self) -> Iterator[Value]:
+        """Yields every value that has a partner, in the order of the graph."""
         wrong = 0
-        for name in sorted(regions, key=lambda name: self.graph.producer[name].index):
-            metrics = measure(expected[name], introduced[name])
-            arrived = measure(expected[name], arriving[name])
-            value = self._value(name, regions[name], metrics, arrived, expected[name])
+        for name in sorted(self.regions, key=lambda name: self.graph.producer[name].index):
+            expected, introduced = self.runs.expected[name], self.runs.introduced[name]
+            metrics = measure(expected, introduced)
+            arrived = measure(expected, self.runs.arriving[name])
+            value = self._value(name, self.regions[name], metrics, arrived, expected)
             wrong += not value.ok
-            if self.details or (not value.ok and wrong <= _DETAILED):
-                value = replace(value, details=detail(expected[name], introduced[name]))
+            if self.allowed.details or (not value.ok and wrong <= _DETAILED):
+                value = replace(value, details=detail(expected, introduced))
             yield value
 
-    def outputs(
-        self,
-        expected: Mapping[str, Array],
-        arriving: Mapping[str, Array],
-        plain: Mapping[str, Array],
-    ) -> Iterator[Value]:
-        """Yields the outputs of the session to judge, beside those of no optimization.
-
-        Args:
-            expected: What the values should be.
-            arriving: What the whole model gives without optimization.
-            plain: What the session gives.
-        """
+    def outputs(self) -> Iterator[Value]:
+        """Yields the outputs of the session to judge, beside those of no optimization."""
+        runs = self.runs
         for name in self.graph.outputs:
-            if name in self.cuts and name in plain and name in arriving:
-                metrics = measure(arriving[name], plain[name])
-                arrived = measure(expected[name], plain[name])
-                value = self._value(name, [], metrics, arrived, arriving[name])
-                yield replace(value, details=detail(arriving[name], plain[name]))
+            if name in runs.expected and name in runs.plain and name in runs.arriving:
+                metrics = measure(runs.arriving[name], runs.plain[name])
+                arrived = measure(runs.expected[name], runs.plain[name])
+                value = self._value(name, [], metrics, arrived, runs.arriving[name])
+                yield replace(value, details=detail(runs.arriving[name], runs.plain[name]))
 
-    def evidence(self, name: str, known: Mapping[str, Array]) -> Evidence:
-        """Returns what proves that a value is wrong.
-
-        Args:
-            name: Of the value.
-            known: What the inputs of the model and the values that are compared should be.
-        """
-        region = _graph.regions(self.graph, self.cuts)[name]
-        return of_region(self.graph, region, name, known, *self.reference.ops(name))
+    def evidence(self, name: str) -> Evidence:
+        """Returns what proves that a value is wrong."""
+        known = {**self.runs.feeds, **self.runs.expected}
+        return of_region(self.graph, self.regions[name], name, known, *self.reference.ops(name))
 
     def _value(
         self,
@@ -154,14 +149,15 @@ class Judge:
 
     def _limit(self, name: str, metrics: Metrics, expected: Array, *, whole: bool) -> Limit:
         """Returns the limit; its terms that cost more are left out where the cheap one suffices."""
-        if self.tolerance is not None:
-            return Limit(self.tolerance, "tolerance")
+        if self.allowed.tolerance is not None:
+            return Limit(self.allowed.tolerance, "tolerance")
         if expected.dtype.kind in "biuSUO":
             return Limit(0.0, "exact")
-        value = self.factor * cheap(expected, metrics.largest)
+        factor = self.allowed.factor
+        value = factor * cheap(expected, metrics.largest)
         if metrics.max_abs <= value or metrics.mismatch:
             return Limit(value, "rounding")
-        return self.reference.limit(name, expected, metrics, whole=whole)
+        return self.reference.limit(name, expected, metrics, factor, whole=whole)
 
 
 def fault(value: Value, kind: str) -> Fault:

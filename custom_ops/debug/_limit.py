@@ -12,7 +12,7 @@ import torch
 from custom_ops.debug import _arrays
 from custom_ops.debug._arrays import Array
 from custom_ops.debug._float64 import Replay
-from custom_ops.debug._record import Recording, Ref
+from custom_ops.debug._recording import Recording, Ref
 
 # The largest change of a result is a sample of as many as it has elements. Where these are few,
 # random signs may cancel by chance, and are drawn again.

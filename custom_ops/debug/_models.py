@@ -16,6 +16,7 @@ from custom_ops.debug._limit import Limit, cheap, eps
 from custom_ops.debug._metrics import Metrics, measure
 from custom_ops.debug._pairing import alike, heaviest, sketch
 from custom_ops.debug._result import Comparison, Fault, Unmatched
+from custom_ops.debug._runs import Runs
 from custom_ops.debug._work import Work
 from custom_ops.onnx._reading import Document
 
@@ -28,10 +29,6 @@ def compare_models(
     model: Document,
     feeds: Mapping[str, Any],
     work: Work,
-    *,
-    tolerance: float | None,
-    limit: float,
-    details: bool,
 ) -> Comparison:
     """Compares a model with another one; see `compare`.
 
@@ -40,10 +37,7 @@ def compare_models(
         model: The model to judge.
         feeds: The inputs, by the names that they have in the first; in the second their order
             counts where their names differ.
-        work: What the comparison needs and notes.
-        tolerance: The limit of every value, in place of what rounding does.
-        limit: How many times what rounding does is allowed.
-        details: Whether all values get more numbers.
+        work: What the comparison was asked for, and what it notes.
     """
     with work.part("read"):
         theirs, ours = _graph.of_document(reference), _graph.of_document(model)
@@ -73,18 +67,14 @@ def compare_models(
         return _culprit.explained(faults, Paired(ours, partners), Paired(theirs, names))
 
     coarse = {n: max(wanted[p].dtype, arriving[n].dtype, key=eps) for n, p in partners.items()}
-    side = _Other(theirs, partners, limit, coarse, expected, introduced, again)
+    side = _Other(theirs, partners, coarse, expected, introduced, again)
+    runs = Runs(inputs[1], plain, arriving, expected, introduced)
     return work.judged(
-        Judge(ours, side, frozenset(partners), limit, tolerance, details),
-        expected,
-        arriving,
-        introduced,
-        plain,
-        inputs[1],
+        model.name,
+        Judge(ours, side, work.allowed, runs),
         explained,
         list(_unmatched(theirs, wanted, ours, arriving, partners)),
-        not any(node.scope is not None for node in ours.nodes),
-        model.name,
+        approximate=not any(node.scope is not None for node in ours.nodes),
     )
 
 
@@ -95,7 +85,6 @@ class _Other:
     Attributes:
         graph: It.
         partners: Its value for each of the model to judge.
-        factor: How many times what rounding does is allowed.
         coarse: The coarser dtype of the two values.
         expected: What is fed to the pieces.
         introduced: What they give.
@@ -104,7 +93,6 @@ class _Other:
 
     graph: Graph
     partners: Mapping[str, str]
-    factor: float
     coarse: Mapping[str, np.dtype[Any]]
     expected: Mapping[str, Array]
     introduced: Mapping[str, Array]
@@ -122,15 +110,17 @@ class _Other:
         """Returns nothing: no op of torch gives the value."""
         return (), 0
 
-    def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
+    def limit(
+        self, name: str, expected: Array, metrics: Metrics, factor: float, *, whole: bool
+    ) -> Limit:
         """Returns the limit by the coarser dtype: what rounding what is fed does to the result."""
-        rounding = self.factor * cheap(expected.astype(self.coarse[name]), metrics.largest)
+        rounding = factor * cheap(expected.astype(self.coarse[name]), metrics.largest)
         if metrics.max_abs <= rounding:
             return Limit(rounding, "rounding")
         if not self._moved:
             fed = {n: _moved(array, self.coarse[n]) for n, array in self.expected.items()}
             self._moved.update(self.again(fed))
-        change = self.factor * measure(self.introduced[name], self._moved[name]).max_abs
+        change = factor * measure(self.introduced[name], self._moved[name]).max_abs
         if change > rounding:
             return Limit(change, "conditioning")
         return Limit(rounding, "rounding")
@@ -145,7 +135,7 @@ def _fed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         found = dict(zip(names, feeds.values(), strict=True))
     else:
         raise ValueError(
-            f"compare: feeds must hold the inputs {', '.join(names)}, got {', '.join(feeds)}"
+            f"compare: args must hold the inputs {', '.join(names)}, got {', '.join(feeds)}"
         )
     types = {each.name: each.type.tensor_type.elem_type for each in graph.proto.graph.input}
     return {
@@ -205,7 +195,7 @@ def _unmatched(
 ) -> Iterator[Unmatched]:
     sides = (
         ("model", ours, arriving, set(partners)),
-        ("torch", theirs, wanted, set(partners.values())),
+        ("reference", theirs, wanted, set(partners.values())),
     )
     for side, graph, values, known in sides:
         for name in values:

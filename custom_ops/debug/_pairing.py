@@ -12,7 +12,7 @@ import torch
 from custom_ops.debug._float64 import Replay
 from custom_ops.debug._graph import Array, Graph, Node, regions, used
 from custom_ops.debug._kinds import VIEWS, fits, torch_kind
-from custom_ops.debug._record import Recording, Ref, Step
+from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.onnx._verify import to_array
 
@@ -323,7 +323,7 @@ def unmatched_of(
             reason = "no value of its module has its shape, kind and place"
             if step.index in passed:
                 reason = f"is a part of what gives {passed[step.index]}"
-            yield Unmatched("torch", step.name, step.name, step.path, reason)
+            yield Unmatched("reference", step.name, step.name, step.path, reason)
 
 
 def _dtype(array: Array) -> str:

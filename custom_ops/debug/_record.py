@@ -1,117 +1,29 @@
 """Records one eager pass of a module: every result of an aten op, and where it comes from."""
 
 import contextlib
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from custom_ops.debug._recording import ModuleCall, Recording, Ref, Step
 from custom_ops.onnx._exporters import without_fast_path
 from custom_ops.onnx._inputs import Call
 
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-class Ref(NamedTuple):
-    """A result: which step, and which of its tensors."""
-
-    step: int
-    output: int
-
-
-class ModuleCall(NamedTuple):
-    """A call of a module: its path, as `named_modules` gives it first, and which call it is."""
-
-    path: str
-    call: int
-
-
-@dataclass
-class Step:
-    """One op of torch that ran.
-
-    Attributes:
-        index: Its place in the recording.
-        func: The op.
-        args: Its arguments; a `Ref` stands where a recorded result was given.
-        kwargs: Its keyword arguments, likewise.
-        outputs: The tensors among its results, as they were then.
-        modules: The module calls around it, that of the whole module first.
-        unit: The call of torch's Python functions that it is a part of; several steps may be.
-        function: Name of that function, as "linear".
-        source: File and line of the user's code; "" where there is none.
-        depends: Whether it depends on an input; others work on weights alone.
-        refs: The recorded results among its arguments.
-    """
-
-    index: int
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: list[torch.Tensor]
-    modules: tuple[ModuleCall, ...]
-    unit: int
-    function: str
-    source: str
-    depends: bool
-    refs: tuple[Ref, ...]
-
-    @property
-    def name(self) -> str:
-        """The op, as "aten.convolution"."""
-        namespace, _, name = self.func._schema.name.partition("::")
-        return f"{namespace}.{name}"
-
-    @property
-    def path(self) -> str:
-        """Path of the innermost module."""
-        return self.modules[-1].path
-
-
-@dataclass
-class ModuleResult:
-    """What a call of a module returned: the recorded tensors in it, in order."""
-
-    call: ModuleCall
-    type: str
-    results: list[Ref]
-
-
-@dataclass
-class Recording:
-    """An eager pass.
-
-    Attributes:
-        steps: The ops, in order.
-        results: What module calls returned, in the order in which they ended.
-        inputs: The tensors given.
-        outputs: The tensors returned: a recorded result, or a tensor that no op has made.
-        aliases: Each path of a module, and the path it goes by here: that of the first, where a
-            module has several.
-    """
-
-    steps: list[Step] = field(default_factory=list)
-    results: list[ModuleResult] = field(default_factory=list)
-    inputs: list[torch.Tensor] = field(default_factory=list)
-    outputs: list[Ref | torch.Tensor] = field(default_factory=list)
-    aliases: dict[str, str] = field(default_factory=dict)
-
-    def value(self, ref: Ref) -> torch.Tensor:
-        """Returns a result as it was when the op had made it."""
-        return self.steps[ref.step].outputs[ref.output]
-
-
 def record(module: torch.nn.Module, call: Call) -> Recording:
     """Runs a module once, without gradients, and records what its ops give.
 
     Results are kept, not copied; one that an op is about to overwrite is copied before. The
-    arguments are copied, so that the module may overwrite them.
+    arguments and the buffers of the module are copied, so that it may overwrite them.
 
     Args:
         module: The module, as it is: in training mode dropout draws.
@@ -122,13 +34,13 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
     for path, each in module.named_modules(remove_duplicate=False):
         recording.aliases[path] = first.setdefault(id(each), path)
     own = call.with_tensors([tensor.detach().clone() for tensor in call.tensors])
-    recording.inputs = [tensor.detach().clone() for tensor in own.tensors]
     recorder = _Recorder(recording)
     recorder.vary(own.tensors)
     with (
         torch.no_grad(),
         without_fast_path(),
         torch.compiler.set_stance("force_eager"),  # also of what torch.cond compiles
+        _buffers_kept(module),
         recorder.watching(module),
         _Units(recorder),
         recorder,
@@ -137,6 +49,24 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
     tensors = (leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor))
     recording.outputs = [recorder.ref(tensor) or tensor.detach().clone() for tensor in tensors]
     return recording
+
+
+@contextlib.contextmanager
+def _buffers_kept(module: torch.nn.Module) -> Iterator[None]:
+    """Lets a module work on copies of its buffers, as running statistics and caches are."""
+    owners = (m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule))
+    places = [(each, dict(each._buffers)) for each in owners]
+    copies: dict[int, torch.Tensor] = {}
+    for each, buffers in places:
+        for name, buffer in buffers.items():
+            if buffer is not None:
+                each._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    try:
+        yield
+    finally:
+        for each, buffers in places:
+            each._buffers.clear()
+            each._buffers.update(buffers)
 
 
 class _Recorder(TorchDispatchMode):
@@ -162,27 +92,21 @@ class _Recorder(TorchDispatchMode):
         """Keeps the stack of module calls while the module runs."""
         with contextlib.ExitStack() as stack:
             for path, each in module.named_modules():
-                enter, leave = self._hooks(path, type(each).__name__)
+                enter = functools.partial(self._enter, path)
                 handles = (
                     each.register_forward_pre_hook(enter, prepend=True),
-                    each.register_forward_hook(leave, always_call=True),
+                    each.register_forward_hook(self._leave, always_call=True),
                 )
                 for handle in handles:
                     stack.callback(handle.remove)
             yield
 
-    def _hooks(self, path: str, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
-        def enter(_module: torch.nn.Module, _args: Any) -> None:
-            self._modules.append(ModuleCall(path, self._calls[path]))
-            self._calls[path] += 1
+    def _enter(self, path: str, _module: torch.nn.Module, _args: Any) -> None:
+        self._modules.append(ModuleCall(path, self._calls[path]))
+        self._calls[path] += 1
 
-        def leave(_module: torch.nn.Module, _args: Any, result: Any) -> None:
-            call = self._modules.pop()
-            found = [self.ref(leaf) for leaf in pytree.tree_leaves(result)]
-            refs = [ref for ref in found if ref is not None]
-            self.recording.results.append(ModuleResult(call, name, refs))
-
-        return enter, leave
+    def _leave(self, _module: torch.nn.Module, _args: Any, _result: Any) -> None:
+        self._modules.pop()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -33,7 +33,7 @@ _COLUMNS = (
     "disagree", "mismatch",
 )  # fmt: skip
 _OF_METRICS = _COLUMNS[-5:]
-_SIDES = {"model": "the model", "torch": "torch"}
+SIDES = {"model": "the model", "reference": "the reference"}
 _FAULTS, _WORST, _REASONS = 20, 5, 8  # how many are shown
 
 
@@ -245,13 +245,13 @@ def _unmatched(comparison: "Comparison") -> list[RenderableType]:
     if not comparison.unmatched:
         return []
     sides = Counter(each.side for each in comparison.unmatched)
-    counts = " and ".join(f"{sides[side]:,} of {_SIDES[side]}" for side in sorted(sides))
+    counts = " and ".join(f"{sides[side]:,} of {SIDES[side]}" for side in sorted(sides))
     lines = [f"without partner: {counts}"]
     if not comparison.ok:
         reasons = Counter((each.side, each.reason) for each in comparison.unmatched)
         ordered = reasons.most_common()
         lines += [
-            f"  {count:,} of {_SIDES[side]}: {why}" for (side, why), count in ordered[:_REASONS]
+            f"  {count:,} of {SIDES[side]}: {why}" for (side, why), count in ordered[:_REASONS]
         ]
         if len(ordered) > _REASONS:
             lines.append(f"  and {len(ordered) - _REASONS} more reasons")

@@ -94,8 +94,8 @@ class Unmatched:
     """A value without partner.
 
     Attributes:
-        side: "model" (a value of the file) or "torch" (a result of the module; of the other file,
-            where two are compared).
+        side: "model" (a value of the file), or "reference" (a result of the module, or a value of
+            the other file).
         name: Its name, or the op of torch.
         op_type: Type of its node, or the op of torch.
         module: Path of its module; "" for the whole model, or where unknown.

@@ -1,12 +1,32 @@
-"""Runs copies of a model, a part of the outputs at a time."""
+"""Runs copies of a model, and keeps what all runs of a comparison gave."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 
 from custom_ops.debug._graph import Array, Graph, cut_apart, with_outputs
 from custom_ops.onnx._verify import run
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was run, and what it gave, by the names of values.
+
+    Attributes:
+        feeds: The inputs of the model.
+        plain: The outputs of the session to judge.
+        arriving: What the whole model gives without optimization.
+        expected: What the values should be.
+        introduced: What the regions give where they are fed with what is expected.
+    """
+
+    feeds: Mapping[str, Array]
+    plain: Mapping[str, Array]
+    arriving: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    introduced: Mapping[str, Array]
 
 
 def fetch(

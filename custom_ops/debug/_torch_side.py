@@ -1,5 +1,6 @@
 """The module as the reference: where its results come from, and how far rounding takes them."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from custom_ops.debug._graph import Array, Node
 from custom_ops.debug._judge import Origin
 from custom_ops.debug._limit import Limit, limit
 from custom_ops.debug._metrics import Metrics
-from custom_ops.debug._record import Recording, Ref
+from custom_ops.debug._recording import Recording, Ref
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,15 @@ class TorchSide:
     Attributes:
         recording: The ops and their results.
         of_value: The result that each value of the model is.
-        stops: Those results.
-        factor: How many times what rounding does is allowed.
     """
 
     recording: Recording
     of_value: Mapping[str, Ref]
-    stops: frozenset[Ref]
-    factor: float
+
+    @functools.cached_property
+    def stops(self) -> frozenset[Ref]:
+        """The results that have a partner, at which the ops before each end."""
+        return frozenset(self.of_value.values())
 
     def origin(self, name: str, region: Sequence[Node]) -> Origin:
         """Returns where a value comes from; the modules in the order of torch."""
@@ -38,13 +40,15 @@ class TorchSide:
         paths += [scope.path for scope in scopes if scope is not None]
         return Origin(step.name, tuple(dict.fromkeys(paths)), step.source)
 
-    def limit(self, name: str, expected: Array, metrics: Metrics, *, whole: bool) -> Limit:
+    def limit(
+        self, name: str, expected: Array, metrics: Metrics, factor: float, *, whole: bool
+    ) -> Limit:
         """Returns the limit by the ops of torch, run again in float64."""
         return limit(
             self.recording,
             self.of_value[name],
             frozenset() if whole else self.stops,
-            factor=self.factor,
+            factor=factor,
             enough=metrics.max_abs,
         )
 

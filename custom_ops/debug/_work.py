@@ -13,7 +13,7 @@ from custom_ops._errors import first_line
 from custom_ops.debug import _runs, _simulated
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
-from custom_ops.debug._judge import Judge, fault
+from custom_ops.debug._judge import Allowed, Judge, fault
 from custom_ops.debug._optimization import Search
 from custom_ops.debug._result import Comparison, Fault, Unmatched
 
@@ -43,6 +43,8 @@ class Work:
     Attributes:
         libraries: Files of libraries of custom ops that sessions need.
         session: The session to judge; None for one of our own.
+        allowed: What counts as no fault.
+        explain: Whether to tell how a guilty node differs from what it should be.
         simulate: Whether what has no kernel in bfloat16 runs in float32.
         seconds: How long each part took.
         notes: What to tell of it.
@@ -50,7 +52,9 @@ class Work:
 
     libraries: Sequence[str]
     session: onnxruntime.InferenceSession | None
-    simulate: bool = False
+    allowed: Allowed
+    explain: bool
+    simulate: bool
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -104,42 +108,34 @@ class Work:
 
     def judged(
         self,
-        judge: Judge,
-        expected: Mapping[str, Array],
-        arriving: Mapping[str, Array],
-        introduced: Mapping[str, Array],
-        plain: Mapping[str, Array],
-        feeds: Mapping[str, Array],
-        explain: Callable[[list[Fault]], list[Fault]],
-        unmatched: Sequence[Unmatched],
-        approximate: bool,
         name: str,
+        judge: Judge,
+        explained: Callable[[list[Fault]], list[Fault]],
+        unmatched: Sequence[Unmatched],
+        *,
+        approximate: bool,
     ) -> Comparison:
         """Returns the result.
 
         Args:
-            judge: Knows what is allowed.
-            expected: What the values should be.
-            arriving: What they are in the whole model.
-            introduced: What they are where each region is fed with what is expected.
-            plain: The outputs of the session to judge.
-            feeds: The inputs of the model.
-            explain: Tells more of faults.
-            unmatched: What has no partner.
-            approximate: How partners were found.
             name: Of the model.
+            judge: Judges it.
+            explained: Tells more of faults, where that is asked for.
+            unmatched: What has no partner.
+            approximate: Whether partners were found without knowing modules.
         """
         with self.part("judging"):
-            values = tuple(judge.values(expected, arriving, introduced))
-            outputs = tuple(judge.outputs(expected, arriving, plain))
-        faults = explain([fault(value, "nodes") for value in values if not value.ok])
-        known = dict(feeds) | dict(expected)
-        evidence = {each.name: judge.evidence(each.name, known) for each in faults[:MOST]}
+            values, outputs = tuple(judge.values()), tuple(judge.outputs())
+        faults = [fault(value, "nodes") for value in values if not value.ok]
+        if faults and self.explain:
+            faults = explained(faults)
+        evidence = {each.name: judge.evidence(each.name) for each in faults[:MOST]}
         changed = [fault(value, "optimization") for value in outputs if not value.ok]
         if changed:
             with self.part("optimization"):
                 providers = self.session.get_providers() if self.session is not None else None
-                search = Search(judge.graph, feeds, self.libraries, providers, arriving)
+                runs = judge.runs
+                search = Search(judge.graph, runs.feeds, self.libraries, providers, runs.arriving)
                 faults += [search.narrowed(each) for each in changed]
         return Comparison(
             values=values,

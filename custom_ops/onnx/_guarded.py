@@ -5,14 +5,12 @@ few broken models crash them. So they run in a child process, for a limited time
 functions do not expand beyond a limit. Large weights stay here: only small ones can be shapes.
 """
 
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
 
-from custom_ops.onnx import _walk
+from custom_ops.onnx import _child, _walk
 
 MOST_NODES = 2_000_000
 _UNCOUNTED = 10**18  # a number of nodes beyond which none is counted
@@ -50,15 +48,6 @@ def check(model: onnx.ModelProto, seconds: float = SECONDS) -> None:
         Refused: What it says.
     """
     _run("check", model, seconds)
-
-
-def check_types(model: onnx.ModelProto, seconds: float = SECONDS) -> None:
-    """Runs onnx's strict inference, which raises where types or shapes contradict each other.
-
-    Raises:
-        Refused: What it says.
-    """
-    _run("infer-strictly", model, seconds)
 
 
 def contradictions(answer: bytes) -> tuple[str, onnx.ModelProto]:
@@ -171,21 +160,14 @@ def _bare(action: str, model: onnx.ModelProto) -> bytes:
 
 
 def _in_child(action: str, model: bytes, seconds: float) -> bytes:
-    try:
-        done: subprocess.CompletedProcess[bytes] = subprocess.run(
-            [sys.executable, str(_CHILD), action],
-            input=model,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Refused(f"onnx must be done within {seconds:g} s, got no end") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        ended = f"onnx ended the process with {done.returncode}"
-        raise Refused(said if done.returncode == 1 and said else ended)
-    return done.stdout
+    done = _child.run([_CHILD, action], model, seconds)
+    if done.code is None:
+        raise Refused(f"onnx must be done within {seconds:g} s, got no end")
+    if done.code:
+        said = done.errors.strip()
+        ended = f"onnx ended the process with {done.code}"
+        raise Refused(said if done.code == 1 and said else ended)
+    return done.output
 
 
 def function_key(node: onnx.NodeProto) -> FunctionKey:

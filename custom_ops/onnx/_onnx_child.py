@@ -166,7 +166,6 @@ def _since(node: onnx.NodeProto, opset: int) -> int:
 ACTIONS: dict[str, Callable[[onnx.ModelProto], bytes]] = {
     "check": _check,
     "infer": _infer,
-    "infer-strictly": _infer_strictly,
     "contradictions": _contradictions,
     "inline": _inline,
     "flatten": _flatten,

@@ -1,10 +1,6 @@
 """Runs a model in ONNX Runtime, in another process, and says how that went."""
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 import onnxruntime
 
 from custom_ops import _library
+from custom_ops.onnx import _child
 from custom_ops.onnx._doctor.trial import shortened
 
 OPTIMIZATIONS = ("all", "extended", "basic", "disabled")
@@ -110,29 +107,16 @@ def attempt(
         "save": "" if save is None else os.fspath(save),
         "runs": runs,
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, str(_CHILD)],
-            input=json.dumps(work),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=runtime.seconds,
-            check=False,
-        )
-        output, code = done.stdout, done.returncode
-        if code == 1:  # of Python itself: onnxruntime's errors are in the output
-            said_last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise RuntimeError(f"{model.name}: no session could be tried, got {said_last}")
-        ended = f"onnxruntime ended the process with {code}" if code else ""
-    except subprocess.TimeoutExpired as expired:
-        said: bytes | str = expired.stdout or ""  # bytes, whatever was asked for
-        output = said.decode(errors="replace") if isinstance(said, bytes) else said
+    done = _child.run([_CHILD], work, runtime.seconds)
+    if done.code == 1:  # of Python itself: onnxruntime's errors are in the output
+        said_last = (done.errors.strip().splitlines() or ["nothing"])[-1]
+        raise RuntimeError(f"{model.name}: no session could be tried, got {said_last}")
+    ended = f"onnxruntime ended the process with {done.code}" if done.code else ""
+    if done.code is None:
         ended = f"onnxruntime did not end within {runtime.seconds:g} s"
     known: dict[str, Any] = {}
-    for line in output.splitlines():
-        with contextlib.suppress(ValueError):  # cut off, or printed by a library
-            known |= json.loads(line)
+    for answer in done.answers:
+        known |= answer
     return Outcome(
         loaded=bool(known.get("loaded")),
         ran=bool(known.get("ran")),

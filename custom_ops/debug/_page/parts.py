@@ -108,7 +108,7 @@ def unmatched(found: Iterable["Unmatched"]) -> str:
             for each in group
         )
         folds.append(
-            f"<details><summary>{len(group):,} of {'the model' if side == 'model' else side}: "
+            f"<details><summary>{len(group):,} of {_report.SIDES[side]}: "
             f"{text(reason)}</summary><ul>{items}</ul></details>"
         )
     return _section("Without partner", "".join(folds))

@@ -3,8 +3,6 @@
 import difflib
 import json
 import lzma
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from typing import Any
 import onnx
 import torch
 
+from custom_ops.onnx import _child
 from custom_ops.onnx._mappings.schema import overloads
 
 _EXPORTERS = ("dynamo", "torchscript")
@@ -172,20 +171,15 @@ def _tried(op: str, args: Sequence[Any] | None, opset: int) -> tuple[list[Trial]
             torch.save(list(args), files[0])
         for exporter in _EXPORTERS:
             module = f"{__name__}_trial"
-            command = [sys.executable, "-m", module, op, exporter, str(opset), *files]
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, check=False, timeout=_SECONDS
-                )
-                code, said, lines = done.returncode, done.stderr, done.stdout.splitlines()
-            except subprocess.TimeoutExpired:
-                code, said, lines = 1, f"no answer in {_SECONDS:.0f} s", []
-            if code == 0 and not lines:
+            done = _child.run(["-m", module, op, exporter, str(opset), *files], b"", _SECONDS)
+            if done.code == 0 and not done.answers:
                 return [], ""
-            if lines and lines[-1].startswith('{"not taken"'):
-                raise _not_taken(op, json.loads(lines[-1])["not taken"])
-            answers = [json.loads(line) for line in lines if line.startswith('{"status"')]
-            why = (said.strip().splitlines() or [f"the process ended with {code}"])[-1]
+            if done.answers and "not taken" in done.answers[-1]:
+                raise _not_taken(op, done.answers[-1]["not taken"])
+            answers = [answer for answer in done.answers if "status" in answer]
+            why = (done.errors.strip().splitlines() or [f"the process ended with {done.code}"])[-1]
+            if done.code is None:
+                why = f"no answer in {_SECONDS:.0f} s"
             answers += [{"status": "crashes", "why": why}] * (2 - len(answers))
             arguments = next((a["arguments"] for a in answers if "arguments" in a), arguments)
             trials += [

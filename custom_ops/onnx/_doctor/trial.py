@@ -1,9 +1,6 @@
 """Opens a real session in a child process, and says what ONNX Runtime says."""
 
-import json
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 from packaging.version import Version
 
-from custom_ops.onnx import _external
+from custom_ops.onnx import _child, _external
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.subject import Subject
 from custom_ops.onnx._reading import is_binary
@@ -76,26 +73,17 @@ def _opened(subject: Subject, folder: Path, seconds: float) -> Iterator[Finding]
         "libraries": [str(library.absolute()) for library in subject.libraries],
         "folder": str(data.resolve()) if data is not None else "",
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, str(_CHILD)],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    done = _child.run([_CHILD], request, seconds)
+    if done.code is None:
         rule = f"a session must open within {seconds:g} s, got no end"
         yield Finding(Severity.ERROR, "session", "", rule, "mend the other findings first")
         return
-    if done.returncode == 0:
+    if done.code == 0:
         return
-    stage = (done.stdout.splitlines() or ["session"])[-1]
-    said = shortened(done.stderr)
-    if done.returncode != 1:
-        ended = f"an end of the process ({done.returncode})"
+    stage = (done.lines or ["session"])[-1]
+    said = shortened(done.errors)
+    if done.code != 1:
+        ended = f"an end of the process ({done.code})"
         said = f"{ended}: {said}" if said else ended
     remedy = next((r for symptom, r in _REMEDIES.items() if symptom in said), "")
     if stage == "session":

@@ -70,11 +70,7 @@ def factors(model: onnx.ModelProto, size: int) -> list[str]:
         for node in scope.node:
             if node.op_type in ("Mul", "Div") and size > 1:
                 numbers = [n for name in node.input for n in constants.get(name, [])[:2]]
-                if len(numbers) == 1 and any(
-                    isinstance(numbers[0], (int, float))
-                    and math.isclose(numbers[0], n, rel_tol=1e-6)
-                    for n in (size, 1 / size)
-                ):
+                if len(numbers) == 1 and _is_any(numbers[0], size, 1 / size):
                     found.append(f"{node.op_type} {node.name or node.output[0]!r}")
     return found
 

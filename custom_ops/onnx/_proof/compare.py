@@ -1,10 +1,6 @@
 """Proves with onnxruntime that a changed model computes what it did."""
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from custom_ops.onnx import _child
 from custom_ops.onnx._doctor.trial import shortened
 from custom_ops.onnx._fix.dynamic import Opened
 from custom_ops.onnx._proof.drawing import Feed, Undrawable, feeds
@@ -184,25 +181,10 @@ def _run(
             "runs": _RUNS,
             "tolerances": {name: [t.atol, t.rtol] for name, t in TOLERANCES.items()},
         }
-        try:
-            done = subprocess.run(
-                [sys.executable, str(_CHILD)],
-                input=json.dumps(work),
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-            output, ended = done.stdout, f"ended onnxruntime's process with {done.returncode}"
-        except subprocess.TimeoutExpired as expired:
-            said: bytes | str = expired.stdout or ""  # bytes, whatever was asked for
-            output = said.decode(errors="replace") if isinstance(said, bytes) else said
-            ended = f"did not end within {seconds:g} s"
-    lines = []
-    for line in output.splitlines():
-        with contextlib.suppress(ValueError):  # cut off, or printed by a library
-            lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict)], ended
+        done = _child.run([_CHILD], work, seconds)
+    if done.code is None:
+        return done.answers, f"did not end within {seconds:g} s"
+    return done.answers, f"ended onnxruntime's process with {done.code}"
 
 
 def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -8,6 +8,7 @@ from custom_ops.onnx import _walk
 from custom_ops.onnx._doctor.findings import Finding, Severity
 from custom_ops.onnx._doctor.rules.rule import Rule
 from custom_ops.onnx._doctor.subject import Subject
+from custom_ops.onnx._targets import Target
 
 
 def ir_version(subject: Subject) -> Iterator[Finding]:
@@ -26,47 +27,48 @@ def ir_version(subject: Subject) -> Iterator[Finding]:
 
 def opset(subject: Subject) -> Iterator[Finding]:
     """The target knows the opset of ai.onnx, and of the other domains it has, of functions too."""
-    for domain, found in subject.opsets.items():
-        newest = subject.target.newest(domain)
-        if newest is None:
-            continue
-        what = f"opset of {domain}" if domain else "opset"
-        if found > newest:
-            known = onnx.defs.onnx_opset_version()
-            unknown = not domain and found > known
-            newer = f", which is newer than onnx {onnx.__version__} knows too" if unknown else ""
-            lower = f"lower it with custom-ops fix --target {subject.target}, "
-            yield Finding(
-                Severity.ERROR,
-                "opset",
-                "",
-                f"the {what} must be at most {newest} for {subject.target}, got {found}{newer}",
-                f"{lower if not domain else ''}export at opset {newest}, or deploy a newer release",
-                fixable=not domain and not unknown,
-            )
-        elif found < 1:
-            yield Finding(
-                Severity.ERROR,
-                "opset",
-                "",
-                f"the {what} must be 1 or later, got {found}",
-                "export the model again",
-            )
     called = {(_walk.domain(each.node.domain), each.node.op_type) for each in subject.nodes()}
-    for function in subject.model.functions:
-        if (_walk.domain(function.domain), function.name) not in called:
-            continue
-        for each in function.opset_import:
-            newest = subject.target.newest(_walk.domain(each.domain))
-            if newest is not None and each.version > newest:
+    holders = [("", subject.opsets)]
+    holders += [
+        (each.name, {_walk.domain(used.domain): used.version for used in each.opset_import})
+        for each in subject.model.functions
+        if (_walk.domain(each.domain), each.name) in called
+    ]
+    for function, opsets in holders:
+        for domain, found in opsets.items():
+            newest = subject.target.newest(domain)
+            if newest is None:
+                continue
+            what = f"opset of {domain}" if domain else "opset"
+            if function:
+                what += f" in function {function!r}"
+            if found > newest:
+                yield _newer(subject.target, function, domain, what, found, newest)
+            elif found < 1:
                 yield Finding(
                     Severity.ERROR,
                     "opset",
-                    function.name,
-                    f"the opset of function {function.name!r} must be at most {newest} for "
-                    f"{subject.target}, got {each.version}",
-                    f"write the function for opset {newest}, or deploy a newer release",
+                    function,
+                    f"the {what} must be 1 or later, got {found}",
+                    "export the model again",
                 )
+
+
+def _newer(
+    target: Target, function: str, domain: str, what: str, found: int, newest: int
+) -> Finding:
+    known = onnx.defs.onnx_opset_version()
+    unknown = not domain and found > known
+    newer = f", which is newer than onnx {onnx.__version__} knows too" if unknown else ""
+    lower = f"lower it with custom-ops fix --target {target}, " if not (domain or function) else ""
+    return Finding(
+        Severity.ERROR,
+        "opset",
+        function,
+        f"the {what} must be at most {newest} for {target}, got {found}{newer}",
+        f"{lower}export at opset {newest}, or deploy a newer release",
+        fixable=not domain and not function and not unknown,
+    )
 
 
 def domain_import(subject: Subject) -> Iterator[Finding]:
