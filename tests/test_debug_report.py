@@ -108,7 +108,7 @@ def test_the_width_of_the_terminal_counts(monkeypatch):
 
 def test_an_output_alone_may_be_above_its_limit():
     shown = text(replace(WRONG, faults=()), width=100)
-    assert shown.startswith("net: no node is at fault, but an output is above its limit; 3")
+    assert shown.startswith("net: no node is at fault, but not every output is right; 3")
     assert "above" in next(line for line in shown.splitlines() if "bad" in line)
 
 
@@ -128,7 +128,7 @@ def test_as_dict_has_everything_in_the_types_of_json():
     found = WRONG.as_dict()
     assert list(found) == [
         "ok", "model", "comparable", "approximate", "simulated", "faults", "outputs", "values",
-        "unmatched", "notes", "versions", "seconds",
+        "unmatched", "uncompared", "notes", "versions", "seconds",
     ]  # fmt: skip
     bad = found["faults"][0]
     assert (bad["kind"], bad["introduced"], bad["inherited"], bad["ok"]) == (

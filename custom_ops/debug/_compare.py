@@ -1,5 +1,6 @@
 """Compares a torch module, or another model, with an ONNX model, layer by layer."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -71,8 +72,8 @@ def compare(
         A `Comparison`: true where no piece is at fault.
 
     Raises:
-        ValueError: The reference, or inputs that it or the model does not have, or on which one
-            of them does not run.
+        ValueError: The reference, inputs that it or the model does not have, or on which one of
+            them does not run, or a `tolerance` or `limit` below 0 or not finite.
 
     Example:
         >>> import torch, custom_ops.debug
@@ -82,6 +83,8 @@ def compare(
         >>> bool(custom_ops.debug.compare(module, path, x))
         True
     """
+    _check_number("tolerance", tolerance)
+    _check_number("limit", limit)
     work = Work(
         libraries, session, Allowed(limit, tolerance, details), explain=explain, simulate=simulate
     )
@@ -99,6 +102,11 @@ def compare(
                 f"models are compared, got {type(args).__name__}"
             )
         return compare_models(read(module), read(model), args, work)
+
+
+def _check_number(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError(f"compare: {name} must be a finite number, 0 or more, got {value}")
 
 
 def _call(
@@ -170,5 +178,6 @@ def _compare_module(
         Judge(graph, TorchSide(recording, pairs.of_value), work.allowed, runs),
         explained,
         pairs.unmatched,
+        [_verify.to_array(recording.value(ref)) for ref in recording.outputs],
         approximate=pairs.approximate,
     )

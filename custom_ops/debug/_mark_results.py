@@ -103,8 +103,7 @@ class Mark:
     @property
     def ok(self) -> bool:
         """Whether the values are equal, but for rounding."""
-        found = self.metrics
-        return not (found.max_abs > self.allowed or found.disagree or found.mismatch)
+        return self.metrics.within(self.allowed)
 
     def __str__(self) -> str:
         found = self.metrics

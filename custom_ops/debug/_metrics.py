@@ -48,6 +48,10 @@ class Metrics:
     disagree: int = 0
     mismatch: str = ""
 
+    def within(self, limit: float) -> bool:
+        """Returns whether nothing differs by more than a limit, in kind or in what is no number."""
+        return self.max_abs <= limit and not self.disagree and not self.mismatch
+
 
 @dataclass(frozen=True)
 class Element:

@@ -74,6 +74,7 @@ def compare_models(
         Judge(ours, side, work.allowed, runs),
         explained,
         list(_unmatched(theirs, wanted, ours, arriving, partners)),
+        [wanted.get(name) for name in theirs.outputs],
         approximate=not any(node.scope is not None for node in ours.nodes),
     )
 

@@ -67,7 +67,7 @@ class Search:
         found = measure(
             self.right[fault.name], fetch(session, [fault.name], self.feeds)[fault.name]
         )
-        return found.max_abs > fault.limit or bool(found.disagree or found.mismatch)
+        return not found.within(fault.limit)
 
 
 def _smallest(values: Sequence[str], mends: Callable[[Sequence[str]], bool]) -> Sequence[str]:

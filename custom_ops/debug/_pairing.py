@@ -108,7 +108,7 @@ def outputs_of(graph: Graph, values: Mapping[str, Array], recording: Recording) 
     return {
         name: ref
         for name, ref in zip(names, recording.outputs, strict=True)
-        if isinstance(ref, Ref) and name in values and name in graph.producer
+        if name in values and name in graph.producer
     }
 
 
@@ -138,7 +138,7 @@ def candidates_of(recording: Recording) -> list[Candidate]:
 
 def _leaving(recording: Recording) -> set[Ref]:
     """Returns the results that are used outside the module call that makes them."""
-    leaving = {ref for ref in recording.outputs if isinstance(ref, Ref)}
+    leaving = set(recording.outputs)
     for step in recording.steps:
         inside = step.modules[-1]
         leaving |= {ref for ref in step.refs if recording.steps[ref.step].modules[-1] != inside}

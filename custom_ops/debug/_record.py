@@ -46,8 +46,9 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
         recorder,
     ):
         returned = module(*own.args, **own.kwargs)
-    tensors = (leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor))
-    recording.outputs = [recorder.ref(tensor) or tensor.detach().clone() for tensor in tensors]
+        for leaf in pytree.tree_leaves(returned):
+            if isinstance(leaf, torch.Tensor):
+                recording.outputs.append(recorder.result(leaf))
     return recording
 
 
@@ -85,7 +86,9 @@ class _Recorder(TorchDispatchMode):
         self._known: dict[int, tuple[Ref, int, torch.Tensor]] = {}
         self._at: dict[int, list[Ref]] = {}  # the results that lie in one memory
         self._read: dict[int, list[int]] = {}  # the steps that read a memory that is no result's
-        self._varying: set[int] = set()  # ids of inputs, and of what depends on them
+        # The inputs and what depends on them: their places in memory, and themselves, so that no
+        # place is given to another one.
+        self._varying: dict[int, torch.Tensor] = {}
 
     @contextlib.contextmanager
     def watching(self, module: torch.nn.Module) -> Iterator[None]:
@@ -114,7 +117,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
-        depends = any(id(tensor) in self._varying for tensor in _tensors((args, kwargs)))
+        depends = any(_memory(tensor) in self._varying for tensor in _tensors((args, kwargs)))
         recorded = _on_tensors(self._recorded, (args, kwargs))
         overwritten = _overwritten(func, args, kwargs)
         for tensor in overwritten:
@@ -130,6 +133,12 @@ class _Recorder(TorchDispatchMode):
         known = self._known.get(id(value))
         return known[0] if known is not None and known[1] == value._version else None
 
+    def result(self, tensor: torch.Tensor) -> Ref:
+        """Returns which result a tensor is; of one that is none, as an input is, a copy is one."""
+        found = self.ref(tensor) or self.ref(tensor.clone())
+        assert found is not None  # what an op has just made is known
+        return found
+
     def _recorded(self, tensor: torch.Tensor) -> Any:
         found = self.ref(tensor)
         if found is not None:
@@ -138,7 +147,7 @@ class _Recorder(TorchDispatchMode):
 
     def vary(self, tensors: Iterable[torch.Tensor]) -> None:
         """Takes note that tensors depend on the inputs, or are them."""
-        self._varying.update(map(id, tensors))
+        self._varying.update({_memory(tensor): tensor for tensor in tensors})
 
     def _add(
         self,
@@ -197,7 +206,10 @@ class _Recorder(TorchDispatchMode):
             predicate, then_branch, else_branch, operands = args
             with self:
                 return (then_branch if bool(predicate) else else_branch)(*operands)
-        return func(*args, **kwargs)
+        returned = func(*args, **kwargs)
+        if any(_memory(tensor) in self._varying for tensor in _tensors((args, kwargs))):
+            self.vary(_tensors(returned))
+        return returned
 
 
 class _Units(TorchFunctionMode):
@@ -223,7 +235,7 @@ class _Units(TorchFunctionMode):
 
 def _memory(tensor: torch.Tensor) -> int:
     try:
-        return tensor.untyped_storage().data_ptr()
+        return tensor.untyped_storage().data_ptr() or id(tensor)  # empty ones have 0
     except (NotImplementedError, RuntimeError):  # sparse and opaque ones have none
         return id(tensor)
 

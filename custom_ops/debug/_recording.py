@@ -68,13 +68,13 @@ class Recording:
 
     Attributes:
         steps: The ops, in order.
-        outputs: The tensors returned: a recorded result, or a tensor that no op has made.
+        outputs: The results returned; of a tensor that no op has made, a copy.
         aliases: Each path of a module, and the path it goes by here: that of the first, where a
             module has several.
     """
 
     steps: list[Step] = field(default_factory=list)
-    outputs: list[Ref | torch.Tensor] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
 
     def value(self, ref: Ref) -> torch.Tensor:

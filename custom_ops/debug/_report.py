@@ -61,6 +61,7 @@ def text(comparison: "Comparison", width: int | None = None) -> str:
     parts += _outputs(comparison)
     parts += _worst(comparison)
     parts += _unmatched(comparison)
+    parts += [Text(line) for line in comparison.uncompared]
     parts += [Text(f"note: {note}") for note in comparison.notes]
     console = Console(
         file=io.StringIO(),
@@ -87,6 +88,7 @@ def as_dict(comparison: "Comparison") -> dict[str, Any]:
         "outputs": [value_as_dict(value) for value in comparison.outputs],
         "values": [value_as_dict(value) for value in comparison.values],
         "unmatched": [asdict(each) for each in comparison.unmatched],
+        "uncompared": comparison.uncompared,
         "notes": comparison.notes,
         "versions": dict(comparison.versions),
         "seconds": dict(comparison.seconds),
@@ -144,7 +146,7 @@ def summary(comparison: "Comparison") -> str:
         faults = len(comparison.faults)
         return f"{name}{faults:,} fault{'s' * (faults != 1)}; {values}"
     if not comparison.ok:
-        return f"{name}no node is at fault, but an output is above its limit; {values}"
+        return f"{name}no node is at fault, but not every output is right; {values}"
     return f"{name}no fault; {values}"
 
 

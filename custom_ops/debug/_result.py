@@ -71,7 +71,7 @@ class Value:
     def ok(self) -> bool:
         """Whether what the nodes introduce is within the limit."""
         found = self.metrics
-        return found is None or not (found.max_abs > self.limit or found.disagree or found.mismatch)
+        return found is None or found.within(self.limit)
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class Comparison:
         outputs: The outputs of the model in the session as it was asked for.
         unmatched: What has no partner.
         approximate: Whether values found their partners by shapes and numbers alone.
+        uncompared: Outputs of the model that are not among the values and not right, or cannot be
+            compared, a sentence each.
         notes: What else to know, a sentence each.
         model: Name of the model, for titles.
         versions: Of torch, onnx and onnxruntime.
@@ -141,11 +143,13 @@ class Comparison:
     comparable: bool = True
     simulated: bool = False
     evidence: Mapping[str, Evidence] = field(default_factory=dict, compare=False, repr=False)
+    uncompared: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the model ran, there is no fault, and the outputs are within their limits."""
-        return self.comparable and not self.faults and all(output.ok for output in self.outputs)
+        """Whether the model ran, there is no fault, and every output was compared and is right."""
+        right = all(output.ok for output in self.outputs) and not self.uncompared
+        return self.comparable and not self.faults and right
 
     def __bool__(self) -> bool:
         return self.ok

@@ -33,7 +33,7 @@ def fetch(
     session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Returns the outputs that are arrays, by name."""
-    found = run(session, feeds, names)
+    found = run(session, feeds, names) if names else []  # no session runs for nothing
     return {n: a for n, a in zip(names, found, strict=True) if isinstance(a, np.ndarray)}
 
 

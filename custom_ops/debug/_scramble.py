@@ -63,7 +63,7 @@ def scrambled(evidence: Evidence, fault: "Fault") -> Evidence:
     expected = to_array(run_ops(ops)[-1][evidence.result])
     actual = run(session(model), dict(evidence.feeds), [evidence.output])[0]
     found = measure(expected, actual)
-    if not (found.max_abs > fault.limit or found.disagree or found.mismatch):
+    if found.within(fault.limit):
         raise ValueError(
             f"bundle: scramble must keep the fault, got a difference of {found.max_abs:.3g} with "
             f"other weights, limit {fault.limit:.3g}; leave it out"

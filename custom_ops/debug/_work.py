@@ -15,6 +15,7 @@ from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Allowed, Judge, fault
 from custom_ops.debug._optimization import Search
+from custom_ops.debug._outputs import uncompared
 from custom_ops.debug._result import Comparison, Fault, Unmatched
 
 _REMEDIES = {
@@ -112,6 +113,7 @@ class Work:
         judge: Judge,
         explained: Callable[[list[Fault]], list[Fault]],
         unmatched: Sequence[Unmatched],
+        wanted: Sequence[Array | None],
         *,
         approximate: bool,
     ) -> Comparison:
@@ -122,6 +124,7 @@ class Work:
             judge: Judges it.
             explained: Tells more of faults, where that is asked for.
             unmatched: What has no partner.
+            wanted: The outputs of the reference, in order; None where one was not computed.
             approximate: Whether partners were found without knowing modules.
         """
         with self.part("judging"):
@@ -149,6 +152,7 @@ class Work:
             seconds=tuple(self.seconds.items()),
             evidence=evidence,
             simulated=bool(judge.graph.simulated),
+            uncompared=tuple(uncompared(judge, wanted)),
         )
 
 

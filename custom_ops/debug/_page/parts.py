@@ -116,7 +116,7 @@ def unmatched(found: Iterable["Unmatched"]) -> str:
 
 def notes(comparison: "Comparison") -> str:
     """Returns what else to know."""
-    said = list(comparison.notes)
+    said = [*comparison.uncompared, *comparison.notes]
     if comparison.approximate:
         said.insert(0, "The values found their partners by shapes and numbers alone.")
     items = "".join(f"<li>{text(each)}" for each in said)

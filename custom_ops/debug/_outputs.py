@@ -1,0 +1,43 @@
+"""Tells which outputs of a model are not among the values that are judged, and not right."""
+
+from collections.abc import Iterator, Sequence
+
+from custom_ops.debug._graph import Array
+from custom_ops.debug._judge import Judge
+from custom_ops.debug._limit import cheap
+from custom_ops.debug._metrics import measure
+
+
+def uncompared(judge: Judge, wanted: Sequence[Array | None]) -> Iterator[str]:
+    """Yields what is wrong with the outputs beside the values that are judged, a sentence each.
+
+    An output that depends on no input is none of these values, and is compared here.
+
+    Args:
+        judge: Judges the values.
+        wanted: The outputs of the reference, in order; None for one that depends on no input and
+            was not computed.
+    """
+    names, runs, allowed = judge.graph.outputs, judge.runs, judge.allowed
+    if len(names) != len(wanted):
+        yield (
+            f"the reference and the model must have as many outputs, got {len(wanted)} and "
+            f"{len(names)}; compare those that give the same"
+        )
+        return
+    for name, expected in zip(names, wanted, strict=True):
+        if name in runs.expected:
+            continue
+        if name not in runs.plain:
+            yield f"output {name} is not compared: it is no tensor"
+        elif expected is None:
+            if name in runs.arriving:
+                yield f"output {name} is not compared: that of the reference depends on no input"
+        else:
+            metrics = measure(expected, runs.plain[name])
+            limit = allowed.tolerance
+            if limit is None:
+                limit = allowed.factor * cheap(expected, metrics.largest)
+            if not metrics.within(limit):
+                why = metrics.mismatch or f"{metrics.max_abs:.3g}, limit {limit:.3g}"
+                yield f"output {name}, made by no node that depends on an input, differs: {why}"

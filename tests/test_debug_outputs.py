@@ -1,0 +1,123 @@
+"""Tests that no output of a model counts as right that nothing was compared with."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+import torch
+
+import custom_ops
+import custom_ops.debug
+from custom_ops.onnx._export import EXPORTERS
+
+X = torch.linspace(-1.0, 1.0, 12).reshape(3, 4)
+
+
+class Assigned(torch.nn.Module):
+    """Returns what it has written to by index, which no op of torch gives as a whole."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros_like(x)
+        y[:, 0] = x[:, 0] * 2
+        y[:, 1:] = x[:, 1:].exp()
+        return y
+
+
+class Behind(Assigned):
+    """Goes on from there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros(3, 4)
+        y[:, 1:] = x[:, 1:].exp()
+        return torch.tanh(y)
+
+
+def exported(module: torch.nn.Module, path: Path, exporter: str = "torchscript") -> onnx.ModelProto:
+    custom_ops.onnx.export(module.eval(), X, path, exporter=exporter, verify=False)
+    return onnx.load(path)
+
+
+def parsed(body: str, inputs: str, outputs: str) -> onnx.ModelProto:
+    text = f'<ir_version: 9, opset_import: ["": 18]> g ({inputs}) => ({outputs}) {{ {body} }}'
+    return onnx.parser.parse_model(text)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize(
+    ("module", "op"), [(Assigned(), "Exp"), (Behind(), "Exp"), (Behind(), "Tanh")]
+)
+def test_a_fault_around_an_index_assignment(
+    module: torch.nn.Module, op: str, exporter: str, tmp_path: Path
+) -> None:
+    model = exported(module, tmp_path / "model.onnx", exporter)
+    right = custom_ops.debug.compare(module, model, X)
+    assert right
+    assert [output.name for output in right.outputs] == [each.name for each in model.graph.output]
+    guilty = next(node for node in model.graph.node if node.op_type == op)
+    guilty.op_type = "Sigmoid"
+    found = custom_ops.debug.compare(module, model, X)
+    assert [fault.node for fault in found.faults] == [guilty.name]
+    assert f"op is Sigmoid, not {op}" in str(found)
+
+
+def test_an_input_that_is_returned(tmp_path: Path) -> None:
+    class Passed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x + 1
+
+    model = exported(Passed(), tmp_path / "model.onnx")
+    assert custom_ops.debug.compare(Passed(), model, X)
+    name = model.graph.output[0].name
+    made = [node for node in model.graph.node if name in node.output]
+    if made:
+        made[0].op_type = "Neg"
+    assert bool(custom_ops.debug.compare(Passed(), model, X)) is not bool(made)
+
+
+@pytest.mark.parametrize("value", [2.0, 3.0])
+def test_an_output_that_depends_on_no_input(value: float) -> None:
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.relu(x), torch.full((2,), 2.0)
+
+    model = parsed(
+        f"y = Relu(x) c = Constant<value = float[2] {{{value}, {value}}}>()",
+        "float[3,4] x",
+        "float[3,4] y, float[2] c",
+    )
+    found = custom_ops.debug.compare(Constant(), model, X)
+    assert bool(found) == (value == 2.0)
+    if not found:
+        assert "output c, made by no node that depends on an input, differs: 1, limit" in str(found)
+        assert found.as_dict()["uncompared"]
+
+
+def test_another_number_of_outputs() -> None:
+    two = parsed("y = Relu(x) z = Neg(x)", "float[3,4] x", "float[3,4] y, float[3,4] z")
+    one = parsed("y = Relu(x)", "float[3,4] x", "float[3,4] y")
+    for reference, args in ((torch.nn.ReLU(), X), (one, {"x": X.numpy()})):
+        found = custom_ops.debug.compare(reference, two, args)
+        assert not found
+        assert not found.faults
+        assert "must have as many outputs, got 1 and 2" in str(found)
+
+
+def test_an_output_that_the_other_model_makes_of_no_input() -> None:
+    fixed = parsed("y = Constant<value = float[2] {1, 1}>()", "float[2] x", "float[2] y")
+    made = parsed("y = Relu(x)", "float[2] x", "float[2] y")
+    feeds = {"x": np.ones(2, np.float32)}
+    assert custom_ops.debug.compare(fixed, fixed, feeds)
+    for one, other in ((fixed, made), (made, fixed)):
+        found = custom_ops.debug.compare(one, other, feeds)
+        assert bool(found) == (one is made)  # a constant that is right on these inputs
+        assert not custom_ops.debug.compare(one, other, {"x": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize("name", ["tolerance", "limit"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_limit_that_nothing_is_above(name: str, value: float) -> None:
+    model = parsed("y = Neg(x)", "float[3,4] x", "float[3,4] y")
+    with pytest.raises(ValueError, match=f"^compare: {name} must be a finite number, 0 or more"):
+        custom_ops.debug.compare(torch.nn.ReLU(), model, X, **{name: value})
