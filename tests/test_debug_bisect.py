@@ -518,6 +518,13 @@ def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
     assert debug.bisect(chain(2), has("Neg"), tmp_path / "small.onnx", force=True).nodes == 1
 
 
+def test_the_model_does_not_go_where_its_values_lie(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"inputs": {"x": np.ones(2, np.float32)}, "force": True}
+    with pytest.raises(ValueError, match=r"^bisect: path must be of a model, got '.*\.npz', where"):
+        debug.bisect(chain(2), has("Neg"), tmp_path / "small.npz", **given)
+    assert os.listdir(tmp_path) == []
+
+
 def test_arguments_of_predicates() -> None:
     with pytest.raises(ValueError, match="seconds, or ratio with than, must be given"):
         debug.slower_than()

@@ -161,6 +161,18 @@ def test_json_is_valid_where_numbers_are_not_finite(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["report.json"]
 
 
+def test_json_overwrites_nothing_unless_told(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=r"^to_json: path must be a new file, got .*; overwrite"):
+        WRONG.to_json(path)
+    assert path.read_text() == "mine"
+    WRONG.to_json(path, force=True)
+    assert json.loads(path.read_text()) == WRONG.as_dict()
+    with pytest.raises(ValueError, match=r"^to_json: path must be a file, got .*, a folder; "):
+        WRONG.to_json(tmp_path, force=True)
+
+
 def test_a_table_of_pandas():
     pandas = pytest.importorskip("pandas")
     table = WRONG.to_dataframe()

@@ -108,16 +108,10 @@ def _write_files(
     found: "Comparison", html: Path | None, bundle: Path | None, *, force: bool
 ) -> None:
     if html is not None:
-        try:
-            found.to_html(html, force=force)
-        except (FileExistsError, ValueError) as error:
-            raise Failure(str(error)) from error
+        found.to_html(html, force=force)
         note(f"{html} has the values, the modules and the faults")
     if bundle is not None and found.faults:
-        try:
-            found.bundle(bundle, force=force)
-        except (FileExistsError, ValueError) as error:
-            raise Failure(str(error)) from error
+        found.bundle(bundle, force=force)
         note(f"{bundle} reproduces the first fault")
     elif bundle is not None:
         note(f"{bundle} is not written: there is no fault")

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import torch
+from torch.utils import _pytree as pytree
 
 from custom_ops.debug import _scramble
-from custom_ops.debug._evidence import Evidence
-from custom_ops.onnx._model import written_beside
+from custom_ops.debug._evidence import MOST, Evidence
+from custom_ops.onnx import _walk
+from custom_ops.onnx._model import check_new, written_beside
 
 if TYPE_CHECKING:
     from custom_ops.debug._result import Comparison, Fault
@@ -32,27 +34,27 @@ def write(
     force: bool,
 ) -> None:
     """Writes the zip; see `Comparison.bundle`."""
-    file = Path(path)
-    if file.exists() and not force:
-        raise FileExistsError(
-            f"bundle: path must be a new file, got {str(file)!r}, which exists; overwrite it with "
-            "force=True (--force)"
-        )
+    check_new("bundle", "path", path, force)
     if comparison.simulated:
         raise ValueError(
             "bundle: fault must be one that onnxruntime shows by itself, got one of a comparison "
             "in which bfloat16 was simulated; compare in float32"
         )
     found = _chosen(comparison, fault)
+    if found.kind != "nodes":
+        raise ValueError(
+            f"bundle: fault must be of kind 'nodes', got {found.name!r} of kind {found.kind!r}, "
+            "which shows in the whole model alone; report it with the model"
+        )
     evidence = comparison.evidence.get(found.name)
     if evidence is None:
         raise ValueError(
-            f"bundle: fault must be one of the first of nodes, got {found.name!r} of kind "
-            f"{found.kind!r}; compare with the earlier ones mended"
+            f"bundle: fault must be one of the first {MOST}, got {found.name!r}; compare with the "
+            "earlier ones mended"
         )
     if scramble:
         evidence = _scramble.scrambled(evidence, found)
-    with written_beside(file) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as out:
+    with written_beside(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as out:
         for name, content in _files(comparison, found, evidence).items():
             out.writestr(name, content)
 
@@ -88,7 +90,8 @@ def _files(comparison: "Comparison", fault: "Fault", evidence: Evidence) -> dict
     }
     if evidence.ops:
         ops = io.BytesIO()
-        torch.save(list(evidence.ops), ops)
+        # Copies: with a view torch writes all the memory that it looks at.
+        torch.save(pytree.tree_map_only(torch.Tensor, torch.clone, list(evidence.ops)), ops)
         files["torch_ops.pt"] = ops.getvalue()
     return files
 
@@ -111,15 +114,16 @@ Node `{fault.node}` is off by {fault.introduced:.3g}; rounding explains {fault.l
     pip install onnxruntime numpy
     python reproduce.py
 
-It exits with 1 where the difference is there, and with 0 where it is not. Where torch is
-installed, the expected numbers are computed again by the ops in `torch_ops.pt`.
+It exits with 1 where the difference is there, with 0 where it is not, and with 2 where it cannot
+tell, and says why. Where torch is installed, the expected numbers are computed again by the ops in
+`torch_ops.pt`.
 
 Seen with {of}.
 """
 
 
 def _has_our_ops(model: onnx.ModelProto) -> bool:
-    return any(node.domain == "custom_ops" for node in model.graph.node)
+    return any(n.domain == "custom_ops" for scope in _walk.scopes(model) for n in scope.node)
 
 
 def _finite(value: Any) -> Any:

@@ -1,17 +1,19 @@
 """What proves a fault: the nodes of its region as a model, what is fed to it, what torch does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import onnx
 import torch
+from google.protobuf.message import Message
 from onnx import helper, numpy_helper
 from torch.utils import _pytree as pytree
 
 from custom_ops.debug import _graph
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._recording import Recording, Ref, Step
+from custom_ops.onnx import _walk
 
 Op: TypeAlias = dict[str, Any]  # "op", "args" and "kwargs"
 
@@ -59,7 +61,6 @@ def of_region(
     """
     model = onnx.ModelProto(ir_version=graph.proto.ir_version, producer_name="custom_ops")
     model.opset_import.extend(graph.proto.opset_import)
-    model.functions.extend(graph.proto.functions)
     model.graph.name = "fault"
     feeds: dict[str, Array] = {}
     for value in _graph.inputs_of(region):
@@ -71,26 +72,53 @@ def of_region(
             feeds[value] = known[value]
             kind = helper.np_dtype_to_tensor_dtype(known[value].dtype)
             model.graph.input.append(helper.make_tensor_value_info(value, kind, known[value].shape))
-    for node in region:
-        bare = model.graph.node.add()
-        bare.CopyFrom(node.proto)
-        del bare.metadata_props[:]  # lines and paths of the user's code
-        bare.ClearField("doc_string")
+    model.graph.node.extend(node.proto for node in region)
+    model.functions.extend(_used(graph.proto.functions, model.graph))
+    _strip(model)
     expected = known[name]
     kind = helper.np_dtype_to_tensor_dtype(expected.dtype)
     model.graph.output.append(helper.make_tensor_value_info(name, kind, expected.shape))
     return Evidence(model, feeds, name, expected, tuple(ops), result)
 
 
+def _used(
+    functions: Iterable[onnx.FunctionProto], graph: onnx.GraphProto
+) -> list[onnx.FunctionProto]:
+    """Returns the functions that a graph calls, and those that they call."""
+    known = {(each.domain, each.name, each.overload): each for each in functions}
+    found: dict[tuple[str, str, str], onnx.FunctionProto] = {}
+    waiting: list[_walk.Scope] = [graph]
+    while waiting:
+        for scope in _walk.within(waiting.pop()):
+            for node in scope.node:
+                key = (node.domain, node.op_type, node.overload)
+                if key in known and key not in found:
+                    found[key] = known[key]
+                    waiting.append(known[key])
+    return list(found.values())
+
+
+def _strip(message: Message) -> None:
+    """Takes out all texts about a model, in which lines and paths of the user's code are."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                _strip(each)
+
+
 def plain_ops(recording: Recording, steps: Sequence[Step]) -> tuple[Op, ...]:
     """Returns ops of torch in plain types that `torch.save` keeps and `torch.load` takes back.
 
     A result is ("result", place in the list, output); one of an op that is not in the list is
-    the tensor that was recorded.
+    the tensor that was recorded. A memory format, which cannot be written, is ("torch", name).
     """
     places = {step.index: i for i, step in enumerate(steps)}
 
     def plain(leaf: Any) -> Any:
+        if isinstance(leaf, torch.memory_format):
+            return ("torch", str(leaf).removeprefix("torch."))
         if not isinstance(leaf, Ref):
             return leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
         if leaf.step in places:
@@ -110,9 +138,9 @@ def plain_ops(recording: Recording, steps: Sequence[Step]) -> tuple[Op, ...]:
     )
 
 
-def is_result(leaf: Any) -> bool:
-    """Returns whether an argument of an op in plain types stands for a result."""
-    return isinstance(leaf, tuple) and leaf[:1] == ("result",)
+def stands(leaf: Any) -> bool:
+    """Returns whether an argument of an op in plain types stands for something else."""
+    return isinstance(leaf, tuple) and leaf[:1] in (("result",), ("torch",))
 
 
 def run_ops(ops: Sequence[Op]) -> list[list[torch.Tensor]]:
@@ -120,8 +148,8 @@ def run_ops(ops: Sequence[Op]) -> list[list[torch.Tensor]]:
     results: list[list[torch.Tensor]] = []
 
     def given(leaf: Any) -> Any:
-        if is_result(leaf):
-            return results[leaf[1]][leaf[2]]
+        if stands(leaf):
+            return results[leaf[1]][leaf[2]] if leaf[0] == "result" else getattr(torch, leaf[1])
         return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
     with torch.no_grad():
@@ -129,7 +157,7 @@ def run_ops(ops: Sequence[Op]) -> list[list[torch.Tensor]]:
             space, _, name = op["op"].partition("::")
             name, _, overload = name.partition(".")
             function = getattr(getattr(getattr(torch.ops, space), name), overload or "default")
-            args, kwargs = pytree.tree_map(given, (op["args"], op["kwargs"]), is_leaf=is_result)
+            args, kwargs = pytree.tree_map(given, (op["args"], op["kwargs"]), is_leaf=stands)
             outputs = pytree.tree_leaves(function(*args, **kwargs))
             results.append([each for each in outputs if isinstance(each, torch.Tensor)])
     return results

@@ -12,7 +12,7 @@ import onnxruntime
 
 import custom_ops.onnx
 from custom_ops.debug import _simulated
-from custom_ops.onnx import _scopes, _walk
+from custom_ops.onnx import _scopes, _storage, _walk
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._scopes import Scope
 
@@ -118,6 +118,7 @@ def of_document(document: Document) -> Graph:
     proto = onnx.ModelProto()
     small = onnx.GraphProto()
     weights: dict[str, Array] = {}
+    stubs: list[onnx.TensorProto] = []
     read_by = {name for node in document.proto.graph.node for name in used(node)}
     read_by.update(each.name for each in document.proto.graph.output)
     for tensor in document.proto.graph.initializer:
@@ -126,13 +127,13 @@ def of_document(document: Document) -> Graph:
         value = values[tensor.name].const_value
         assert value is not None
         if value.nbytes < _LARGE or not _known_to_numpy(value.dtype):
-            small.initializer.add().CopyFrom(ir.to_proto(value))
+            small.initializer.add().CopyFrom(tensor)
             continue
         weights[tensor.name] = np.ascontiguousarray(value.numpy())
-        stub = small.initializer.add(name=tensor.name, data_type=tensor.data_type)
-        stub.dims.extend(tensor.dims)
+        stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         stub.data_location = onnx.TensorProto.EXTERNAL
         stub.external_data.add(key="location", value=f"{tensor.name}.weight")
+        stubs.append(stub)
     for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version"):
         setattr(proto, name, getattr(document.proto, name))
     proto.opset_import.extend(document.proto.opset_import)
@@ -143,6 +144,8 @@ def of_document(document: Document) -> Graph:
     for field_name in ("node", "input", "output", "value_info", "sparse_initializer"):
         getattr(small, field_name).extend(getattr(given, field_name))
     proto.graph.CopyFrom(small)
+    _storage.embed("compare", proto, document.folder)  # what is left is small, or in a subgraph
+    proto.graph.initializer.extend(stubs)
     return of_proto(proto, weights)
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from custom_ops._plain import plain
 from custom_ops.debug._metrics import Metrics
-from custom_ops.onnx._model import written_beside
+from custom_ops.onnx._model import check_new, written_beside
 
 if TYPE_CHECKING:
     import pandas
@@ -97,10 +97,13 @@ def as_dict(comparison: "Comparison") -> dict[str, Any]:
     return converted
 
 
-def to_json(comparison: "Comparison", path: str | os.PathLike[str] | None = None) -> str:
+def to_json(
+    comparison: "Comparison", path: str | os.PathLike[str] | None = None, *, force: bool = False
+) -> str:
     """Returns a comparison as JSON; writes it too where a path is given."""
     written = json.dumps(as_dict(comparison), indent=2, allow_nan=False)
     if path is not None:
+        check_new("to_json", "path", path, force)
         with written_beside(path) as beside:
             Path(beside).write_text(written + "\n", encoding="utf-8")
     return written

@@ -173,17 +173,21 @@ class Comparison:
         """
         return _report.as_dict(self)
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> str:
         """Returns the comparison as JSON, as `as_dict` has it.
 
         Args:
             path: Where to write it too.
+            force: Whether to overwrite a file that is there.
+
+        Raises:
+            ValueError: The path is a folder, or exists and `force` is not given.
 
         Example:
             >>> Comparison(values=(), faults=()).to_json().splitlines()[1]
             '  "ok": true,'
         """
-        return _report.to_json(self, path)
+        return _report.to_json(self, path, force=force)
 
     def bundle(
         self,
@@ -207,9 +211,8 @@ class Comparison:
             force: Whether it may overwrite a file.
 
         Raises:
-            ValueError: There is no such fault, nothing is kept that proves it, or scrambled
-                weights do not show it.
-            FileExistsError: There is a file.
+            ValueError: There is no such fault, nothing is kept that proves it, scrambled weights
+                do not show it, or the path is a folder, or exists and `force` is not given.
         """
         _bundle.write(self, path, fault, scramble=scramble, force=force)
 

@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch.utils import _pytree as pytree
 
-from custom_ops.debug._evidence import Evidence, is_result, run_ops
+from custom_ops.debug._evidence import Evidence, run_ops, stands
 from custom_ops.debug._graph import Array
 from custom_ops.debug._metrics import measure
 from custom_ops.onnx._session import session
@@ -39,7 +39,7 @@ def scrambled(evidence: Evidence, fault: "Fault") -> Evidence:
     others: dict[int, torch.Tensor] = {}
 
     def other(leaf: Any) -> Any:
-        if is_result(leaf) or not isinstance(leaf, torch.Tensor) or leaf.numel() < 2:
+        if stands(leaf) or not isinstance(leaf, torch.Tensor) or leaf.numel() < 2:
             return leaf
         if not leaf.is_floating_point() or any(_same(leaf, fed) for fed in evidence.feeds.values()):
             return leaf
@@ -53,8 +53,8 @@ def scrambled(evidence: Evidence, fault: "Fault") -> Evidence:
     ops = tuple(
         {
             "op": op["op"],
-            "args": pytree.tree_map(other, op["args"], is_leaf=is_result),
-            "kwargs": pytree.tree_map(other, op["kwargs"], is_leaf=is_result),
+            "args": pytree.tree_map(other, op["args"], is_leaf=stands),
+            "kwargs": pytree.tree_map(other, op["kwargs"], is_leaf=stands),
         }
         for op in evidence.ops
     )

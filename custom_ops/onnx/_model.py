@@ -47,6 +47,30 @@ def write(model: ir.Model, path: Path) -> None:
     ir.save(model, path, external_data=external)
 
 
+def check_new(tool: str, what: str, path: str | os.PathLike[str], force: bool) -> None:
+    """Refuses to write to a folder, and to overwrite what is there unless told.
+
+    Args:
+        tool: Who writes, for the error.
+        what: What is written.
+        path: Where to.
+        force: Whether a file that is there may go.
+
+    Raises:
+        ValueError: It is a folder, or exists and `force` is not given.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(
+            f"{tool}: {what} must be a file, got {str(file)!r}, a folder; name a file in it"
+        )
+    if not force and (file.exists() or file.is_symlink()):
+        raise ValueError(
+            f"{tool}: {what} must be a new file, got {str(file)!r}, which exists; overwrite it "
+            "with force=True (--force)"
+        )
+
+
 @contextmanager
 def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a path to write to; what is there at the end of the block moves to `path`.

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from custom_ops._errors import UnreadableModel
 from custom_ops.onnx import _external, _walk
-from custom_ops.onnx._model import LARGEST_FILE, written_beside
+from custom_ops.onnx._model import LARGEST_FILE, check_new, written_beside
 
 _PIECE = 1 << 24
 _ALIGNMENT = 4096  # a page, so that readers can map it
@@ -46,16 +46,10 @@ def check_free(tool: str, path: Path, force: bool) -> None:
     """Refuses to overwrite a model or its data.
 
     Raises:
-        ValueError: There is something at one of both places.
+        ValueError: There is something at one of both places; a folder even with `force`.
     """
-    if path.is_dir():
-        raise ValueError(f"{tool}: output must be a file, got the folder {str(path)!r}")
     for file in (path, data_file(path)):
-        if not force and (file.exists() or file.is_symlink()):
-            raise ValueError(
-                f"{tool}: output must be a new file, got {str(file)!r}, which exists; overwrite it "
-                "with force=True (--force)"
-            )
+        check_new(tool, "output", file, force)
 
 
 def data_file(path: Path) -> Path:

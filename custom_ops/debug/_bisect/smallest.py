@@ -18,6 +18,7 @@ from custom_ops.debug._bisect.submodels import Submodels
 from custom_ops.debug._bisect.trials import Stopped, Trials
 from custom_ops.debug._bisect.values import Values, inputs_file, pack
 from custom_ops.onnx import _proof, _storage
+from custom_ops.onnx._model import check_new
 from custom_ops.onnx._proof.drawing import Undrawable
 from custom_ops.onnx._reading import ModelLike, read
 
@@ -67,8 +68,8 @@ def bisect(
 
     Raises:
         UnreadableModel: The file is no model, or its external data must not be read.
-        ValueError: The predicate is not true of the whole model, inputs are missing, or a file is
-            there already. No file is written.
+        ValueError: The predicate is not true of the whole model, inputs are missing, `path` ends
+            in ``.npz``, or a file is there already. No file is written.
 
     Example:
         >>> import onnx, custom_ops.debug
@@ -87,11 +88,12 @@ def bisect(
         raise ValueError(f"bisect: limit must be at least 1, got {limit}; give more calls")
     path = Path(path)
     _storage.check_free("bisect", path, force)
-    if inputs_file(path).exists() and not force:
+    if path.suffix == ".npz":
         raise ValueError(
-            f"bisect: path must be free of values, got {str(inputs_file(path))!r}, which exists; "
-            "overwrite it with force=True"
+            f"bisect: path must be of a model, got {str(path)!r}, where the values of its inputs "
+            "lie; end it in .onnx"
         )
+    check_new("bisect", "the file of values", inputs_file(path), force)
     document = read(model)
     runtime = predicate.runtime if isinstance(predicate, Ready) else Runtime()
     if libraries is not None:

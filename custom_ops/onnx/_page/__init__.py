@@ -4,9 +4,8 @@ import html
 import os
 import string
 from importlib import resources
-from pathlib import Path
 
-from custom_ops.onnx._model import written_beside
+from custom_ops.onnx._model import check_new, written_beside
 
 
 def frame(title: str, content: str) -> str:
@@ -32,15 +31,6 @@ def write(tool: str, path: str | os.PathLike[str], page: str, force: bool) -> No
     Raises:
         ValueError: The path is a folder, or exists and `force` is not given.
     """
-    final = Path(path)
-    if final.is_dir():
-        raise ValueError(
-            f"{tool}: the page must be a file, got {str(final)!r}, a folder; name a file in it"
-        )
-    if (final.exists() or final.is_symlink()) and not force:
-        raise ValueError(
-            f"{tool}: the page must be a new file, got {str(final)!r}, which exists; name "
-            "another, or overwrite it with force=True (--force)"
-        )
-    with written_beside(final) as file:
+    check_new(tool, "the page", path, force)
+    with written_beside(path) as file:
         file.write_text(page, "utf-8", errors="replace")
