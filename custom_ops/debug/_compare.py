@@ -12,7 +12,16 @@ import torch
 
 from custom_ops._errors import first_line
 from custom_ops._garbage import garbage_kept
-from custom_ops.debug import _approximate, _branches, _culprit, _graph, _pairing, _record, _runs
+from custom_ops.debug import (
+    _approximate,
+    _branches,
+    _culprit,
+    _graph,
+    _inside,
+    _pairing,
+    _record,
+    _runs,
+)
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._fresh import fresh
 from custom_ops.debug._graph import Array
@@ -177,7 +186,7 @@ def _compare_module(
         document.name,
         Judge(graph, TorchSide(recording, pairs.of_value), work.allowed, runs),
         explained,
-        pairs.unmatched,
+        [*pairs.unmatched, *_inside.inside(graph)],
         [_verify.to_array(recording.value(ref)) for ref in recording.outputs],
         approximate=pairs.approximate,
     )

@@ -175,6 +175,13 @@ def _differences(
             map(repr, (b for _, b in places))
         )
         yield "its inputs are in another order" if same else "it has other inputs"
+    for body, wanted in zip(_walk.subgraphs(ours), _walk.subgraphs(theirs), strict=False):
+        if [_kind(node) for node in body.node] != [_kind(node) for node in wanted.node]:
+            yield "its body has other ops"
+            continue
+        for mine_inside, new_inside in zip(body.node, wanted.node, strict=True):
+            for how in _differences(given, mine_inside, again, new_inside, ({}, {})):
+                yield f"inside of it, {mine_inside.name or mine_inside.output[0]}: {how}"
 
 
 def _kind(node: onnx.NodeProto) -> str:

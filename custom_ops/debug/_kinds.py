@@ -130,7 +130,8 @@ _MAY_BE: dict[str, frozenset[str]] = {
         "fmod", "LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh rnn_relu", "LRN": "mean div",
         "IsNaN": "isnan", "IsInf": "isinf", "Trilu": "tril triu", "OneHot": "one_hot",
         "NonMaxSuppression": "nms", "RoiAlign": "roi_align", "MaxRoiPool": "roi_pool",
-        "DeformConv": "deform_conv2d", "Mean": "mean",
+        "DeformConv": "deform_conv2d", "Mean": "mean", "Loop": "while_loop scan",
+        "Scan": "scan",
     }.items()
 }  # fmt: skip
 
@@ -152,6 +153,7 @@ _FUSED: dict[str, frozenset[str]] = {
 }  # fmt: skip
 
 VIEWS = frozenset({"view", "permute", "to", "expand"})
+LOOPS = frozenset({"Loop", "Scan"})
 
 
 def torch_kind(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from custom_ops.debug import _branches, _culprit, _graph, _runs
+from custom_ops.debug import _branches, _culprit, _graph, _inside, _runs
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._evidence import Op
 from custom_ops.debug._graph import Array, Graph, Node
@@ -73,7 +73,11 @@ def compare_models(
         model.name,
         Judge(ours, side, work.allowed, runs),
         explained,
-        list(_unmatched(theirs, wanted, ours, arriving, partners)),
+        [
+            *_unmatched(theirs, wanted, ours, arriving, partners),
+            *_inside.inside(ours),
+            *_inside.inside(theirs, "reference"),
+        ],
         [wanted.get(name) for name in theirs.outputs],
         approximate=not any(node.scope is not None for node in ours.nodes),
     )

@@ -11,7 +11,8 @@ import torch
 
 from custom_ops.debug._float64 import Replay
 from custom_ops.debug._graph import Array, Graph, Node, regions, used
-from custom_ops.debug._kinds import VIEWS, fits, torch_kind
+from custom_ops.debug._inside import LOOP_BODY
+from custom_ops.debug._kinds import LOOPS, VIEWS, fits, torch_kind
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.onnx._verify import to_array
@@ -95,6 +96,7 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
     leaving = leaving_of(graph)
     for where, makers in ours.items():
         of_value |= aligned(makers, values, theirs.get(where, []), of_value, leaving)
+    of_value |= _of_scripts(nodes, values, candidates, of_value)
     of_value = _past_merged(graph, of_value, recording)
     unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
     return Pairs(of_value, tuple(unmatched), approximate)
@@ -120,7 +122,7 @@ def candidates_of(recording: Recording) -> list[Candidate]:
     leaving = _leaving(recording)
     found = []
     for step in recording.steps:
-        if not step.depends:  # it works on weights alone
+        if not step.depends or step.in_loop:  # it works on weights alone, or often
             continue
         kinds = {torch_kind(step.name)}
         if units[step.unit][-1] is step:  # what the whole function gives
@@ -204,7 +206,8 @@ def aligned(
             same = alike(own, candidate.sketch)
             if alike_alone and not same:
                 continue
-            if fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
+            kept = same and node.proto.op_type in LOOPS  # a loop that torch runs as other ops
+            if kept or fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):
                 # One that is alike rather is it, and one that is at the same place.
                 place = abs((i + 1) / len(makers) - (j + 1) / len(candidates))
                 weight = (
@@ -217,6 +220,28 @@ def aligned(
                 )
                 links.append((i, j, weight))
     return {makers[i][1]: candidates[j].ref for i, j in heaviest(links)}
+
+
+def _of_scripts(
+    nodes: Iterable[Node],
+    values: Mapping[str, Array],
+    candidates: Sequence[Candidate],
+    fixed: Mapping[str, Ref],
+) -> dict[str, Ref]:
+    """Pairs what loops of scripts give, which name no module, with the last result alike."""
+    taken = set(fixed.values())
+    found: dict[str, Ref] = {}
+    for node in nodes:
+        if node.scope is None and node.proto.op_type in LOOPS:
+            for name in node.proto.output:
+                if name in values and name not in fixed:
+                    own, form = sketch(values[name]), (_dtype(values[name]), values[name].shape)
+                    near = [c for c in candidates if c.form == form and c.ref not in taken]
+                    same = [c.ref for c in near if alike(own, c.sketch)]
+                    if same:
+                        found[name] = same[-1]
+                        taken.add(same[-1])
+    return found
 
 
 def _closest(near: Sequence[int], place: int) -> Sequence[int]:
@@ -324,6 +349,9 @@ def unmatched_of(
             if step.index in passed:
                 reason = f"is a part of what gives {passed[step.index]}"
             yield Unmatched("reference", step.name, step.name, step.path, reason)
+    for step in recording.steps:
+        if step.depends and step.in_loop:
+            yield Unmatched("reference", step.name, step.name, step.path, LOOP_BODY)
 
 
 def _dtype(array: Array) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from custom_ops.debug._loops import LOOPS
 from custom_ops.debug._recording import ModuleCall, Recording, Ref, Step
+from custom_ops.debug._tensors import (
+    leaves_in,
+    memory_of,
+    on_tensors,
+    overwritten,
+    tensors_in,
+)
 from custom_ops.onnx._exporters import without_fast_path
 from custom_ops.onnx._inputs import Call
 
@@ -78,7 +86,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, recording: Recording) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
-        self.unit, self.function = 0, ""
+        self.unit, self.function, self.loops = 0, "", 0
         self._modules: list[ModuleCall] = []
         self._calls: Counter[str] = Counter()
         # Of each living tensor: the result that it is, its version then, and itself, so that its
@@ -117,15 +125,15 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
-        depends = any(_memory(tensor) in self._varying for tensor in _tensors((args, kwargs)))
-        recorded = _on_tensors(self._recorded, (args, kwargs))
-        overwritten = _overwritten(func, args, kwargs)
-        for tensor in overwritten:
-            recorded = self._save(_memory(tensor), recorded)
+        depends = self._varies((args, kwargs))
+        recorded = on_tensors(self._recorded, (args, kwargs))
+        written = overwritten(func, args, kwargs)
+        for tensor in written:
+            recorded = self._save(memory_of(tensor), recorded)
         returned = func(*args, **kwargs)
-        outputs = _tensors(returned)
+        outputs = tensors_in(returned)
         if outputs:
-            self._add(func, recorded, outputs, depends, {id(tensor) for tensor in overwritten})
+            self._add(func, recorded, outputs, depends, {id(tensor) for tensor in written})
         return returned
 
     def ref(self, value: Any) -> Ref | None:
@@ -147,7 +155,10 @@ class _Recorder(TorchDispatchMode):
 
     def vary(self, tensors: Iterable[torch.Tensor]) -> None:
         """Takes note that tensors depend on the inputs, or are them."""
-        self._varying.update({_memory(tensor): tensor for tensor in tensors})
+        self._varying.update({memory_of(tensor): tensor for tensor in tensors})
+
+    def _varies(self, tree: Any) -> bool:
+        return any(memory_of(tensor) in self._varying for tensor in tensors_in(tree))
 
     def _add(
         self,
@@ -160,23 +171,24 @@ class _Recorder(TorchDispatchMode):
         index = len(self.recording.steps)
         modules = tuple(self._modules) or (ModuleCall("", 0),)
         args, kwargs = recorded
-        leaves = list(_leaves(recorded))
+        leaves = list(leaves_in(recorded))
         self.recording.steps.append(
             Step(
                 index, func, args, kwargs, list(outputs), modules, self.unit, self.function,
                 _source(), depends, tuple(leaf for leaf in leaves if isinstance(leaf, Ref)),
+                self.loops > 0,
             )
         )  # fmt: skip
         if depends:
             self.vary(outputs)
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
-                self._read.setdefault(_memory(leaf), []).append(index)
+                self._read.setdefault(memory_of(leaf), []).append(index)
         for i, tensor in enumerate(outputs):
             # torch counts an overwriting only when the op has returned to it.
             version = tensor._version + (id(tensor) in overwritten)
             self._known[id(tensor)] = (Ref(index, i), version, tensor)
-            self._at.setdefault(_memory(tensor), []).append(Ref(index, i))
+            self._at.setdefault(memory_of(tensor), []).append(Ref(index, i))
 
     def _save(self, memory: int, recorded: Any) -> Any:
         """Copies what was recorded and lies in a memory that is about to be overwritten.
@@ -190,26 +202,52 @@ class _Recorder(TorchDispatchMode):
         """
 
         def copied(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.clone() if _memory(tensor) == memory else tensor
+            return tensor.clone() if memory_of(tensor) == memory else tensor
 
         steps = self.recording.steps
         for ref in self._at.pop(memory, ()):
             steps[ref.step].outputs[ref.output] = steps[ref.step].outputs[ref.output].clone()
         for index in self._read.pop(memory, ()):
             given = steps[index].args, steps[index].kwargs
-            steps[index].args, steps[index].kwargs = _on_tensors(copied, given)
-        return _on_tensors(copied, recorded)
+            steps[index].args, steps[index].kwargs = on_tensors(copied, given)
+        return on_tensors(copied, recorded)
 
     def _higher_order(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Runs a control flow op; of a condition what its branch does is recorded too."""
+        """Runs a control flow op; what its branch or the body of its loop does is recorded too."""
         if func is torch.ops.higher_order.cond:
             predicate, then_branch, else_branch, operands = args
             with self:
                 return (then_branch if bool(predicate) else else_branch)(*operands)
+        loop = LOOPS.get(func.name())
+        depends = self._varies((args, kwargs))
+        if loop is not None and not kwargs:
+            self.loops += 1
+            try:
+                with self:
+                    results = loop(*args)
+            finally:
+                self.loops -= 1
+            # How often it runs may depend on an input, and with that all that it gives.
+            depends = depends or any(
+                memory_of(each) in self._varying for each in tensors_in(results)
+            )
+            return tuple(self._given(func, each, depends) for each in results)
         returned = func(*args, **kwargs)
-        if any(_memory(tensor) in self._varying for tensor in _tensors((args, kwargs))):
-            self.vary(_tensors(returned))
+        if depends:
+            self.vary(tensors_in(returned))
         return returned
+
+    def _given(self, func: Any, result: Any, depends: bool) -> Any:
+        """Records what a loop gives at last, as a step of its own: a copy of what its body made."""
+        if not isinstance(result, torch.Tensor):
+            return result
+        around = self.unit, self.function
+        self.unit, self.function = -1 - len(self.recording.steps), func.name()
+        clone = torch.ops.aten.clone.default
+        copy = clone(result)
+        self._add(clone, ((self._recorded(result),), {}), [copy], depends, set())
+        self.unit, self.function = around
+        return copy
 
 
 class _Units(TorchFunctionMode):
@@ -231,50 +269,6 @@ class _Units(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             recorder.unit, recorder.function = around
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    try:
-        return tensor.untyped_storage().data_ptr() or id(tensor)  # empty ones have 0
-    except (NotImplementedError, RuntimeError):  # sparse and opaque ones have none
-        return id(tensor)
-
-
-def _overwritten(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """Returns the tensors among the arguments that an op writes to."""
-    found: list[torch.Tensor] = []
-    if func._schema.is_mutable:
-        for i, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                given = args[i] if i < len(args) else kwargs.get(argument.name)
-                found += _tensors(given)
-    return found
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    """Yields what the lists, tuples and dicts hold that ops take and give; they know no others."""
-    if isinstance(tree, (list, tuple)) and not isinstance(tree, Ref):
-        for each in tree:
-            yield from _leaves(each)
-    elif isinstance(tree, dict):
-        for each in tree.values():
-            yield from _leaves(each)
-    else:
-        yield tree
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in _leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def _on_tensors(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
-    if isinstance(tree, torch.Tensor):
-        return function(tree)
-    if isinstance(tree, (list, tuple)) and not isinstance(tree, Ref):
-        return type(tree)([_on_tensors(function, each) for each in tree])
-    if isinstance(tree, dict):
-        return {key: _on_tensors(function, each) for key, each in tree.items()}
-    return tree
 
 
 def _source() -> str:

@@ -36,6 +36,7 @@ class Step:
         source: File and line of the user's code; "" where there is none.
         depends: Whether it depends on an input; others work on weights alone.
         refs: The recorded results among its arguments.
+        in_loop: Whether it ran in the body of a loop, which the model keeps as one node.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Step:
     source: str
     depends: bool
     refs: tuple[Ref, ...]
+    in_loop: bool = False
 
     @property
     def name(self) -> str:

@@ -252,14 +252,16 @@ def _unmatched(comparison: "Comparison") -> list[RenderableType]:
     sides = Counter(each.side for each in comparison.unmatched)
     counts = " and ".join(f"{sides[side]:,} of {SIDES[side]}" for side in sorted(sides))
     lines = [f"without partner: {counts}"]
-    if not comparison.ok:
-        reasons = Counter((each.side, each.reason) for each in comparison.unmatched)
-        ordered = reasons.most_common()
-        lines += [
-            f"  {count:,} of {SIDES[side]}: {why}" for (side, why), count in ordered[:_REASONS]
-        ]
-        if len(ordered) > _REASONS:
-            lines.append(f"  and {len(ordered) - _REASONS} more reasons")
+    reasons = Counter((each.side, each.reason) for each in comparison.unmatched)
+    # Where all is right, what was looked for in vain does not matter, but what was left out does.
+    ordered = [
+        f"  {count:,} of {SIDES[side]}: {why}"
+        for (side, why), count in reasons.most_common()
+        if not comparison.ok or why.startswith("not compared")
+    ]
+    lines += ordered[:_REASONS]
+    if len(ordered) > _REASONS:
+        lines.append(f"  and {len(ordered) - _REASONS} more reasons")
     return [Text("\n".join(lines))]
 
 
