@@ -1,6 +1,6 @@
 """Faults to put into nodes of a model: what exporters, kernels and conversions get wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -249,27 +249,30 @@ class Placed:
     nodes: frozenset[str]
 
 
-def one_each(model: onnx.ModelProto, kind: str) -> Iterator[Placed]:
-    """Yields a copy for each node that a fault fits, with the fault in that node alone."""
-    for place in range(len(model.graph.node)):
-        found = put(model, kind, [place])
-        if found.nodes:
-            yield found
-
-
-def put(model: onnx.ModelProto, kind: str, places: list[int] | None = None) -> Placed:
-    """Returns a copy with a fault in some nodes; in all that it fits, if none are named.
+def places(model: onnx.ModelProto, kind: str) -> list[int]:
+    """Returns the nodes that a fault fits, counted from 0.
 
     A node whose result depends on shapes and weights alone is left out.
     """
     editor = Editor(model)
     fixed = {node.index for node in of_proto(model, {}).nodes if node.constant}
+    nodes = enumerate(editor.nodes)
+    return [place for place, node in nodes if place not in fixed and KINDS[kind](editor, node)]
+
+
+def one_each(model: onnx.ModelProto, kind: str) -> Iterator[Placed]:
+    """Yields a copy for each node that a fault fits, with the fault in that node alone."""
+    for place in places(model, kind):
+        yield put(model, kind, [place])
+
+
+def put(model: onnx.ModelProto, kind: str, at: Sequence[int] | None = None) -> Placed:
+    """Returns a copy with a fault in some nodes; in all that it fits, if none are named."""
+    editor = Editor(model)
+    chosen = places(model, kind) if at is None else at
     names: set[str] = set()
-    for place, node in enumerate(editor.nodes):
-        if place in fixed or (places is not None and place not in places):
-            continue
+    for place in chosen:
+        node = editor.nodes[place]
         done = KINDS[kind](editor, node)
-        if done:
-            names |= {node.name} | (done if isinstance(done, set) else set())
-    first = places[0] if places else -1
-    return Placed(kind, first, editor.model, frozenset(names))
+        names |= {node.name} | (done if isinstance(done, set) else set())
+    return Placed(kind, chosen[0] if chosen else -1, editor.model, frozenset(names))

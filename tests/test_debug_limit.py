@@ -301,3 +301,26 @@ def test_complex_numbers_are_replayed():
     assert FACTOR * cheap(value.numpy()) <= found.value < 1e-3
     found, value = limited(lambda x: x * x, torch.complex(numbers(64), numbers(64, seed=5)))
     assert found.value < 1e-4
+
+
+def test_a_mean_may_lose_what_a_running_sum_does():
+    found, value = limited(lambda x: x.mean((1, 2)), numbers(64, 112, 112, mean=1.0))
+    assert found.by == "summation"
+    assert found.value == pytest.approx(FACTOR * math.sqrt(12544) / 6 * cheap(value.numpy()))
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+@pytest.mark.parametrize("apart", [2.0**-23, 0.01])
+def test_rounding_may_change_an_order_where_the_input_was_rounded(choosing, apart):
+    x = 1.0 + 1e-3 + apart * torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    recorder, target = made(lambda x: x.sort()[1], x)
+    found = limit(recorder, target, [], factor=FACTOR, choosing=choosing)
+    swaps = choosing and apart < 1e-6
+    assert (found.value, found.by) == ((math.inf, "choice") if swaps else (0.0, "exact"))
+
+
+def test_as_many_as_rounding_chooses_need_not_be_as_many():
+    x = 1.0 + 1e-3 + 2.0**-23 * torch.arange(-50, 50)
+    recorder, target = made(lambda x: x[x > 1.0 + 1e-3], x)
+    assert limit(recorder, target, [], factor=FACTOR, enough=1.0, choosing=True).by == "choice"
+    assert limit(recorder, target, [], factor=FACTOR, enough=1.0).value < 1e-5

@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,12 +27,13 @@ import onnx
 import torch
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
-from debug_faults import KINDS, Placed, one_each, put
+from debug_faults import KINDS, Placed, places, put
 from debug_models import MODELS, inputs, module
 from faults_page import Clean, Found, Result, page
 
 import custom_ops.debug
 import custom_ops.onnx
+from custom_ops._errors import first_line
 from custom_ops.debug import Comparison, _fresh, _graph, _runs
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._reading import read
@@ -144,12 +145,13 @@ def tried(case: Case, kinds: Sequence[str], most: int) -> Iterator[tuple[str, Fo
     clean = case.compare(model)
     right = values(case, model, [value.name for value in clean.values])
     for kind in kinds:
-        singles = list(one_each(model, kind))
-        if not singles:
+        fitting = places(model, kind)
+        if not fitting:
             continue
         found = together(case, put(model, kind))
-        step = max(1, len(singles) // most)
-        for placed in singles[::step][:most]:
+        step = max(1, len(fitting) // most)
+        for place in fitting[::step][:most]:
+            placed = put(model, kind, [place])
             one = judge(case, clean, right, placed)
             for name in ("tried", "region", "node", "small", "wrong"):
                 setattr(found, name, getattr(found, name) + getattr(one, name))
@@ -167,10 +169,16 @@ def alarms(name: str, exporter: str, folder: Path, seeds: int, weights: int, hal
     """Compares models without fault."""
     dtype = "float16" if half else "float32"
     clean = Clean(dtype)
+    kind = torch.float16 if half else torch.float32
+    try:
+        with torch.no_grad():
+            module(name, 0).to(kind)(*inputs(name, 0, kind))
+    except RuntimeError as error:  # an op that the CPU has not in float16
+        return replace(clean, lacking=first_line(error))
     for weight in range(weights):
         case = made(name, exporter, folder, weight, half)
         for seed in range(seeds):
-            args = inputs(name, seed, torch.float16 if half else torch.float32)
+            args = inputs(name, seed, kind)
             found = custom_ops.debug.compare(case.module, case.path, args, explain=False)
             clean.comparisons += 1
             if clean.comparisons == 1:
@@ -213,9 +221,7 @@ def main() -> None:
     for name, (_, _, exporters) in MODELS.items():
         for exporter in exporters:
             path = arguments.results / f"{list(MODELS).index(name):02}.{exporter}.json"
-            wanted = name in arguments.models.split(",") and exporter in arguments.exporters.split(
-                ","
-            )
+            wanted = name in models and exporter in chosen
             late = time.monotonic() - begin > 60 * arguments.minutes
             if not path.exists() and wanted and not late:
                 found = measured(

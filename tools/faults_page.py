@@ -25,6 +25,7 @@ class Clean:
         paired: How many values of the file have a partner, in the first comparison.
         without: How many have none.
         inside: How many of these lie inside one op of torch.
+        lacking: Why torch does not run it in this dtype; "" if it does.
     """
 
     dtype: str
@@ -33,6 +34,7 @@ class Clean:
     paired: int = 0
     without: int = 0
     inside: int = 0
+    lacking: str = ""
 
 
 @dataclass
@@ -109,6 +111,8 @@ def _without(results: Sequence[Result]) -> list[str]:
     ]
     for result in results:
         for each in result.clean:
+            if each.lacking:
+                continue
             share = each.paired / (each.paired + each.without)
             lines.append(
                 f"| {result.name} | {result.exporter} | {each.dtype} | {each.comparisons} | "
@@ -166,7 +170,13 @@ def page(results: Sequence[Result], left_out: Sequence[str]) -> str:
         *_with(results),
     ]
     wrong = [line for each in results for line in each.wrong()]
-    for title, each in (("What is wrong", wrong), ("What was not tried", left_out)):
+    lacking = [
+        f"{each.name} by {each.exporter} in {clean.dtype}: {clean.lacking}"
+        for each in results
+        for clean in each.clean
+        if clean.lacking
+    ]
+    for title, each in (("What is wrong", wrong), ("What was not tried", [*left_out, *lacking])):
         if each:
             lines += ["", f"## {title}", "", *(f"- {line}" for line in each)]
     return "\n".join(lines) + "\n"

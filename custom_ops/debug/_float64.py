@@ -23,25 +23,36 @@ _FRESH = ("empty", "new_empty")  # their numbers are whatever lay in memory
 class Replay:
     """The ops between given results and another one, to run again in float64.
 
-    What is not floating (integers, truth values) stays as recorded, and so do random numbers, so
-    that the same elements are chosen. An op that float64 lacks runs in its own types.
+    What is not floating (integers, truth values) stays as recorded, so that the same elements are
+    chosen, unless `choosing`; random numbers stay always. An op that float64 lacks runs in its own
+    types.
 
     Attributes:
         recording: The ops that ran.
         target: The result.
         stops: The results that are given.
         steps: The ops, in order.
+        choosing: Whether integers and truth values are computed again too.
         lacking: Names of the ops that ran in their own types.
     """
 
-    def __init__(self, recording: Recording, target: Ref, stops: Collection[Ref]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        target: Ref,
+        stops: Collection[Ref],
+        *,
+        choosing: bool = False,
+    ) -> None:
         """Finds the ops.
 
         Args:
             recording: The ops that ran.
             target: The result.
             stops: The results that are given.
+            choosing: Whether integers and truth values are computed again too.
         """
+        self.choosing = choosing
         self.lacking: list[str] = []
         self.recording = recording
         self.target = target
@@ -86,7 +97,7 @@ class _Run:
     def step(self, step: Step) -> None:
         """Runs an op, and keeps what it gives."""
         results = step.outputs
-        if not _stays(step):
+        if not _stays(step, choosing=self._replay.choosing):
             try:
                 results = self._call(_EQUIVALENT.get(step.func, step.func), step, self._wide)
             except (RuntimeError, TypeError, ValueError):
@@ -98,7 +109,8 @@ class _Run:
         # An equivalent may give less than all; nobody reads those.
         for i, (before, now) in enumerate(zip(step.outputs, results, strict=False)):
             wide = _WIDE.get(before.dtype)
-            value = before if wide is None else now.to(wide)
+            kept = now if self._replay.choosing else before
+            value = kept if wide is None else now.to(wide)
             self.values[Ref(step.index, i)] = value
 
     def _call(self, func: Callable[..., Any], step: Step, resolved: Callable[[Any], Any]) -> Any:
@@ -138,12 +150,12 @@ class _Run:
         return self._inputs[key]
 
 
-def _stays(step: Step) -> bool:
+def _stays(step: Step, *, choosing: bool) -> bool:
     """Says whether the results are taken as recorded: no arithmetic, or another one each time."""
     name = step.func._schema.name.partition("::")[2]
     if name.startswith(_FRESH) or step.func is torch.ops.aten.view.dtype:
         return True
-    if all(output.dtype not in _WIDE for output in step.outputs):
+    if not choosing and all(output.dtype not in _WIDE for output in step.outputs):
         return True
     return torch.Tag.nondeterministic_seeded in step.func.tags and not _drops_nothing(step)
 

@@ -12,6 +12,7 @@ from custom_ops.debug._limit import Limit, cheap
 from custom_ops.debug._metrics import Metrics, detail, measure
 from custom_ops.debug._result import Fault, Value
 from custom_ops.debug._runs import Runs
+from custom_ops.debug._ties import tied
 
 _DETAILED = 50  # values above their limit that get more numbers than the others
 
@@ -127,8 +128,10 @@ class Judge:
         """Returns a value; where there is no region, the whole model makes the difference."""
         simulated = self.graph.simulated.intersection(n.proto.op_type for n in region)
         notes = ["simulated"] if simulated or (self.graph.simulated and not region) else []
-        allowed = self._limit(name, metrics, wanted, whole=not region)
         node = self.graph.producer[name]
+        allowed = self._limit(name, metrics, wanted, whole=not region)
+        if not metrics.within(allowed.value) and region and self._tied(node, name):
+            allowed = Limit(metrics.max_abs, "tie", "other places of equal numbers")
         origin = self.reference.origin(name, region or [node])
         return Value(
             name=name,
@@ -147,16 +150,21 @@ class Judge:
             note="; ".join(filter(None, (*notes, allowed.note))),
         )
 
+    def _tied(self, node: Node, name: str) -> bool:
+        """Says whether what a node introduces are other places of equal numbers."""
+        known = {**self.runs.feeds, **self.runs.expected}
+        expected, introduced = self.runs.expected[name], self.runs.introduced[name]
+        return tied(node.proto, name, known, expected, introduced)
+
     def _limit(self, name: str, metrics: Metrics, expected: Array, *, whole: bool) -> Limit:
         """Returns the limit; its terms that cost more are left out where the cheap one suffices."""
         if self.allowed.tolerance is not None:
             return Limit(self.allowed.tolerance, "tolerance")
-        if expected.dtype.kind in "biuSUO":
-            return Limit(0.0, "exact")
+        exact = expected.dtype.kind in "biuSUO"
         factor = self.allowed.factor
-        value = factor * cheap(expected, metrics.largest)
-        if metrics.max_abs <= value or metrics.mismatch:
-            return Limit(value, "rounding")
+        value = 0.0 if exact else factor * cheap(expected, metrics.largest)
+        if metrics.max_abs <= value or metrics.mismatch or (exact and not whole):
+            return Limit(value, "exact" if exact else "rounding")
         return self.reference.limit(name, expected, metrics, factor, whole=whole)
 
 

@@ -1,7 +1,7 @@
 """How far a result may be from torch's: what rounding does to the ops that make it."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from custom_ops.debug import _arrays
 from custom_ops.debug._arrays import Array
 from custom_ops.debug._float64 import Replay
-from custom_ops.debug._recording import Recording, Ref
+from custom_ops.debug._kinds import torch_kind
+from custom_ops.debug._recording import Recording, Ref, Step
 
 # The largest change of a result is a sample of as many as it has elements. Where these are few,
 # random signs may cancel by chance, and are drawn again.
@@ -25,8 +26,8 @@ class Limit:
 
     Attributes:
         value: The limit.
-        by: The term that is largest: "rounding", "float64" or "conditioning"; "exact" where
-            nothing is rounded.
+        by: The term that is largest: "rounding", "float64", "conditioning" or "summation"; "exact"
+            where nothing is rounded, "choice" where rounding alone chooses other elements.
         note: What to know of it; "" if nothing.
     """
 
@@ -60,14 +61,17 @@ def limit(
     *,
     factor: float,
     enough: float = math.inf,
+    choosing: bool = False,
 ) -> Limit:
     """Computes the limit of a result from the ops that make it.
 
-    The largest of three terms counts: one eps of the dtype times the largest magnitude; torch's
-    own error, seen by the same ops in float64 on the same inputs; and how the result changes
+    The largest of four terms counts: one eps of the dtype times the largest magnitude; torch's
+    own error, seen by the same ops in float64 on the same inputs; how the result changes
     in float64 when the inputs move by half a unit in the last place of their own dtype, up or
     down at random, as they do where an op rounds what it reads (the mean that a variance takes
-    off). The signs are random because those that are worst together do not happen.
+    off); and what a running sum of n numbers loses on average, sqrt(n) / 6 eps of the result:
+    torch adds in pairs, a runtime need not. The signs are random because those that are worst
+    together do not happen.
 
     Args:
         recording: The ops that ran.
@@ -75,10 +79,22 @@ def limit(
         stops: The results that the ops start from; they are inputs, as recorded.
         factor: How many times the largest term is allowed.
         enough: A limit as large as this suffices: terms that cost more are then left out.
+        choosing: Whether the inputs arrive rounded, so that an order, a comparison or an index
+            may come out otherwise; else other elements than torch's are chosen by a fault alone.
 
     Returns:
         The limit. An op that float64 lacks runs in its own types, and the note names it.
     """
+    found = _of_the_chosen(recording, target, stops, factor, enough)
+    if choosing and found.value < enough and _others_chosen(recording, target, stops, found.value):
+        return Limit(math.inf, "choice", "rounding alone chooses other elements")
+    return found
+
+
+def _of_the_chosen(
+    recording: Recording, target: Ref, stops: Collection[Ref], factor: float, enough: float
+) -> Limit:
+    """Computes the limit where the same elements are chosen."""
     value = recording.value(target)
     if not (value.is_floating_point() or value.is_complex()):
         return Limit(0.0, "exact")
@@ -86,6 +102,7 @@ def limit(
     note = ""
     if factor * max(terms.values()) < enough:
         replay = Replay(recording, target, stops)
+        terms["summation"] = math.sqrt(_summed(recording, replay.steps)) / 6 * terms["rounding"]
         exact = replay.run()
         if exact.shape != value.shape:
             return Limit(factor * terms["rounding"], "rounding", "float64 gives another shape")
@@ -101,6 +118,32 @@ def limit(
     return Limit(factor * terms[by], by, note)
 
 
+def _summed(recording: Recording, steps: Sequence[Step]) -> float:
+    """Returns how many numbers a sum has, in the longest of the reductions."""
+    counts = [0.0]
+    for step in steps:
+        if torch_kind(step.name) in ("mean", "sum"):
+            read = [recording.value(ref).numel() for ref in step.refs]
+            counts.append(max(read, default=0) / max(1, step.outputs[0].numel()))
+    return max(counts)
+
+
+def _others_chosen(
+    recording: Recording, target: Ref, stops: Collection[Ref], allowed: float
+) -> bool:
+    """Says whether rounding alone takes the result further, by choosing other elements."""
+    value = recording.value(target)
+    replay = Replay(recording, target, stops, choosing=True)
+    for seed in (None, *range(_DRAWS)):
+        try:
+            found = replay.run(seed)
+        except (RuntimeError, IndexError):  # there are more or fewer of them
+            return True
+        if found.shape != value.shape or _apart(value, found) > allowed:
+            return True
+    return False
+
+
 def eps(dtype: np.dtype[Any]) -> float:
     """Returns the relative spacing of the numbers of a dtype; 0 of what is no float."""
     try:
@@ -111,7 +154,9 @@ def eps(dtype: np.dtype[Any]) -> float:
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     """Returns the largest difference of elements that are finite on both sides."""
-    return _largest(one.to(other.dtype) - other)
+    if other.dtype.is_floating_point or other.dtype.is_complex:
+        return _largest(one.to(other.dtype) - other)
+    return _largest(one.double() - other.double())
 
 
 def _largest(value: torch.Tensor) -> float:

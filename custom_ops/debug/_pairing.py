@@ -19,6 +19,7 @@ from custom_ops.onnx._verify import to_array
 
 _MOST_PARTNERS = 64  # that are tried for one value
 _ALIKE = 2.0  # what it counts that the numbers are the same; that two values have partners: 2
+_CHOOSERS = frozenset(("TopK", "ArgMax", "ArgMin", "Gather", "GatherND", "GatherElements"))
 _SKETCH = 64  # elements that tell whether two arrays are alike
 
 
@@ -97,6 +98,7 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
     for where, makers in ours.items():
         of_value |= aligned(makers, values, theirs.get(where, []), of_value, leaving)
     of_value |= _of_scripts(nodes, values, candidates, of_value)
+    of_value = _that_read_the_same(graph, values, candidates, of_value)
     of_value = _past_merged(graph, of_value, recording)
     unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
     return Pairs(of_value, tuple(unmatched), approximate)
@@ -201,9 +203,10 @@ def aligned(
             rows = np.flatnonzero(_alike_rows(own, sketches[form]))
             here = i * len(candidates) // len(makers)
             near = sorted({*_closest([near[row] for row in rows], here), *_closest(near, here)})
+        same_as = {j for j in near if alike(own, candidates[j].sketch)}
         for j in near:
             candidate = candidates[j]
-            same = alike(own, candidate.sketch)
+            same = j in same_as
             if alike_alone and not same:
                 continue
             kept = same and node.proto.op_type in LOOPS  # a loop that torch runs as other ops
@@ -213,6 +216,7 @@ def aligned(
                 weight = (
                     1.0
                     + _ALIKE * same
+                    + 0.5 * (not same_as and _mostly_alike(own, candidate.sketch))
                     + (0.3 * nearness(own, candidate.sketch) if alike_alone else 0.0)
                     + 0.2 * (node.scope is not None and node.scope.call == candidate.call)
                     + 0.2 * ((name in leaving) == candidate.leaves)
@@ -285,6 +289,47 @@ def heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
         chosen.append((i, j))
         at = before[at]
     return chosen[::-1]
+
+
+def _that_read_the_same(
+    graph: Graph,
+    values: Mapping[str, Array],
+    candidates: Iterable[Candidate],
+    of_value: Mapping[str, Ref],
+) -> dict[str, Ref]:
+    """Pairs what was chosen and reads partners with the one result of the op that reads theirs.
+
+    Its numbers need not be alike: those that are nearly equal may have come in another order.
+    """
+    readers: dict[Ref, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        for ref in set(candidate.step.refs):
+            readers[ref].append(candidate)
+    found = dict(of_value)
+    taken = set(found.values())
+    for node in graph.nodes:
+        makers = (graph.producer.get(name) for name in used(node.proto))
+        variable = {each.index for each in makers if each is not None and not each.constant}
+        read = {found[name] for name in used(node.proto) if name in found}
+        if node.proto.op_type not in _CHOOSERS or not variable or len(read) < len(variable):
+            continue
+        for name in node.proto.output:
+            if name not in values or name in found:
+                continue
+            form = (_dtype(values[name]), values[name].shape)
+            left = {
+                each.ref
+                for ref in read
+                for each in readers[ref]
+                if each.form == form
+                and each.ref not in taken
+                and read <= set(each.step.refs)
+                and fits(node.proto.op_type, node.proto.domain, node.target, each.kinds)
+            }
+            if len(left) == 1:
+                found[name] = left.pop()
+                taken.add(found[name])
+    return found
 
 
 def _past_merged(graph: Graph, of_value: Mapping[str, Ref], recording: Recording) -> dict[str, Ref]:
@@ -388,6 +433,15 @@ def alike(a: Array, b: Array, tolerance: float = 1e-3) -> bool:
     with np.errstate(all="ignore"):
         scale = np.abs(a).max()
         return bool(np.all(np.abs(a - b) <= tolerance * scale + 1e-12))
+
+
+def _mostly_alike(a: Array, b: Array) -> bool:
+    """Returns whether most numbers of two sketches agree: some came in another order."""
+    if a.shape != b.shape or a.size == 0:
+        return False
+    with np.errstate(all="ignore"):
+        agree = np.abs(a - b) <= 1e-3 * np.abs(a) + 1e-12
+    return bool(agree.mean() > 0.5) and len(np.unique(a[agree])) > _SKETCH // 4
 
 
 def nearness(a: Array, b: Array) -> float:

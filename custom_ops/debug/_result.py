@@ -35,8 +35,8 @@ class Value:
             their inputs; None where that was not compared.
         arriving: The difference in the run of the whole model, earlier ones included.
         limit: The largest `introduced` that counts as rounding.
-        limit_by: What the limit is made of: "rounding", "float64", "conditioning", "exact" or
-            "tolerance".
+        limit_by: What the limit is made of: "rounding", "float64", "conditioning", "summation",
+            "exact" or "tolerance"; "tie" and "choice" where other elements are as right.
         details: More numbers, where it is above the limit or among the first.
         note: What to know of it; "" if nothing.
     """

@@ -50,6 +50,7 @@ class TorchSide:
             frozenset() if whole else self.stops,
             factor=factor,
             enough=metrics.max_abs,
+            choosing=whole,
         )
 
     def ops(self, name: str) -> tuple[tuple[Op, ...], int]:

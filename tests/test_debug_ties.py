@@ -1,0 +1,90 @@
+"""Indices of equal numbers, and values that came in another order."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import custom_ops.debug
+import custom_ops.onnx
+from custom_ops.debug._ties import tied
+
+READ = np.float32([[3, 1, 3, 2, 3, 0]])
+
+
+def _node(op_type: str = "TopK", **attributes: int) -> onnx.NodeProto:
+    outputs = ["y", "i"] if op_type == "TopK" else ["i"]
+    return onnx.helper.make_node(op_type, ["x", "k"], outputs, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ([[0, 2, 4, 3]], [[4, 0, 2, 3]], True),
+        ([[0, 2, 4, 3]], [[4, 0, 2, 1]], False),  # another number
+        ([[0, 2, 4, 3]], [[0, 0, 2, 3]], False),  # one of them twice
+        ([[0, 2, 4, 3]], [[0, 2, 4, 6]], False),  # none of them
+        ([[0, 2, 4, 3]], [[0, 2, 4, -3]], False),
+        ([[0, 2, 4, 3]], [[0, 2, 4]], False),
+    ],
+)
+def test_equal_numbers_may_change_places(
+    one: list[list[int]], other: list[list[int]], expected: bool
+) -> None:
+    found = tied(_node(), "i", {"x": READ}, np.int64(one), np.int64(other))
+    assert found == expected
+    assert not tied(_node(), "y", {"x": READ}, np.int64(one), np.int64(other))
+    assert not tied(_node(), "i", {}, np.int64(one), np.int64(other))
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_the_largest_may_be_any_of_the_equal(keepdims: int) -> None:
+    node = _node("ArgMax", axis=1, keepdims=keepdims)
+
+    def place(number: int) -> np.ndarray:
+        return np.full((1, 1) if keepdims else (1,), number, np.int64)
+
+    assert tied(node, "i", {"x": READ}, place(0), place(4))
+    assert not tied(node, "i", {"x": READ}, place(0), place(3))
+
+
+class Largest(torch.nn.Module):
+    """Takes rows by the order of what they are worth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worth = torch.nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        worth, places = self.worth(x).round().flatten().topk(20)
+        return worth * 2.0, x[places] * 3.0
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_another_order_of_equal_numbers_is_no_fault(exporter: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Largest().eval(), torch.randn(200, 4)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter=exporter, verify=False)
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert not [each for each in found.faults if each.kind == "nodes"], str(found)
+    (places,) = (each for each in found.values if each.op_type == "TopK" and each.dtype == "int64")
+    assert (places.limit_by, places.note) == ("tie", "other places of equal numbers")
+    assert places.introduced
+    rows = [each for each in found.values if each.op_type in ("Gather", "GatherND")]
+    assert rows  # paired by what they read: their numbers came in another order
+    assert all(each.introduced == 0 for each in rows)
+
+
+def test_a_wrong_index_is_a_fault(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Largest().eval(), torch.randn(200, 4)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter="torchscript", verify=False)
+    model = onnx.load(tmp_path / "m.onnx")
+    (node,) = (each for each in model.graph.node if each.op_type == "TopK")
+    node.attribute.append(onnx.helper.make_attribute("largest", 0))
+    if [each.name for each in node.attribute].count("largest") > 1:
+        node.attribute.remove(next(each for each in node.attribute if each.name == "largest"))
+    found = custom_ops.debug.compare(module, model, x)
+    assert {each.name for each in found.faults} >= set(node.output)
