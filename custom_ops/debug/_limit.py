@@ -123,8 +123,10 @@ def _summed(recording: Recording, steps: Sequence[Step]) -> float:
     counts = [0.0]
     for step in steps:
         if torch_kind(step.name) in ("mean", "sum"):
-            read = [recording.value(ref).numel() for ref in step.refs]
-            counts.append(max(read, default=0) / max(1, step.outputs[0].numel()))
+            given = [each for each in step.args if isinstance(each, torch.Tensor)]
+            read = [*given, *(recording.value(ref) for ref in step.refs)]
+            longest = max((each.numel() for each in read), default=0)
+            counts.append(longest / max(1, step.outputs[0].numel()))
     return max(counts)
 
 
