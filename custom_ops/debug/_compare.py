@@ -26,6 +26,7 @@ from custom_ops.debug._culprit import Paired
 from custom_ops.debug._fresh import fresh
 from custom_ops.debug._graph import Array
 from custom_ops.debug._judge import Allowed, Judge
+from custom_ops.debug._memory import Memory
 from custom_ops.debug._models import compare_models
 from custom_ops.debug._result import Comparison, Fault
 from custom_ops.debug._runs import Runs
@@ -49,6 +50,7 @@ def compare(
     details: bool = False,
     explain: bool = True,
     simulate: bool = False,
+    memory: int = 4 << 30,
 ) -> Comparison:
     """Compares a module, or another model, with a model, layer by layer.
 
@@ -76,13 +78,16 @@ def compare(
             guilty node differs from what it exports to now.
         simulate: Whether nodes in bfloat16 that onnxruntime has no kernel for run in float32, their
             results rounded to bfloat16. Without it nothing is compared where there are any.
+        memory: How many bytes of what the model gives are held in memory. Where it may give more it
+            runs several times, each for some of its values, and what is too much lies in
+            temporary files until the end. What torch gives is held all the same.
 
     Returns:
         A `Comparison`: true where no piece is at fault.
 
     Raises:
         ValueError: The reference, inputs that it or the model does not have, or on which one of
-            them does not run, or a `tolerance` or `limit` below 0 or not finite.
+            them does not run, or a `tolerance`, `limit` or `memory` below 0 or not finite.
 
     Example:
         >>> import torch, custom_ops.debug
@@ -94,8 +99,14 @@ def compare(
     """
     _check_number("tolerance", tolerance)
     _check_number("limit", limit)
+    _check_number("memory", memory)
     work = Work(
-        libraries, session, Allowed(limit, tolerance, details), explain=explain, simulate=simulate
+        libraries,
+        session,
+        Allowed(limit, tolerance, details),
+        explain=explain,
+        simulate=simulate,
+        memory=Memory(memory),
     )
     with garbage_kept():  # what is recorded looks like ever more cycles
         if isinstance(module, torch.nn.Module):
@@ -155,10 +166,11 @@ def _compare_module(
         )
     with work.part("torch"), running("module"):
         recording = _record.record(module, call)
+        work.memory.expected = recording.size()
     plain = work.plain(graph, feeds)
     with work.part("instrumented"):
         graph = _branches.taken(graph, feeds, work.libraries)
-        arriving = _runs.instrumented(graph, feeds, work.libraries)
+        arriving = _runs.instrumented(graph, feeds, work.libraries, memory=work.memory)
     with work.part("pairing"):
         pairs = _pairing.pair(graph, arriving, recording)
         if pairs.approximate:
@@ -170,7 +182,7 @@ def _compare_module(
         results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}
     with work.part("cut"):
         expected = {name: _verify.to_array(result) for name, result in results.items()}
-        introduced = _runs.cut(graph, expected, feeds, work.libraries)
+        introduced = _runs.cut(graph, expected, feeds, work.libraries, memory=work.memory)
 
     def explained(faults: list[Fault]) -> list[Fault]:
         with work.part("fresh export"):

@@ -51,16 +51,20 @@ def compare_models(
     with work.part("instrumented"):
         theirs = _branches.taken(theirs, inputs[0], work.libraries)
         ours = _branches.taken(ours, inputs[1], work.libraries)
-        wanted = _runs.instrumented(theirs, inputs[0], work.libraries, inner=True)
-        arriving = _runs.instrumented(ours, inputs[1], work.libraries, inner=True)
+        wanted = _runs.instrumented(
+            theirs, inputs[0], work.libraries, inner=True, memory=work.memory
+        )
+        arriving = _runs.instrumented(
+            ours, inputs[1], work.libraries, inner=True, memory=work.memory
+        )
     with work.part("pairing"):
         partners = _partners(theirs, wanted, ours, arriving)
     with work.part("cut"):
         expected = {n: wanted[p].astype(arriving[n].dtype) for n, p in partners.items()}
-        introduced = _runs.cut(ours, expected, inputs[1], work.libraries)
+        introduced = _runs.cut(ours, expected, inputs[1], work.libraries, memory=work.memory)
 
     def again(fed: Mapping[str, Array]) -> dict[str, Array]:
-        return _runs.cut(ours, fed, inputs[1], work.libraries)
+        return _runs.cut(ours, fed, inputs[1], work.libraries, memory=work.memory)
 
     def explained(faults: list[Fault]) -> list[Fault]:
         names = {partner: partner for partner in partners.values()}

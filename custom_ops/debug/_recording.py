@@ -82,3 +82,8 @@ class Recording:
     def value(self, ref: Ref) -> torch.Tensor:
         """Returns a result as it was when the op had made it."""
         return self.steps[ref.step].outputs[ref.output]
+
+    def size(self) -> int:
+        """Returns how many bytes the results that depend on the inputs take."""
+        found = (each for step in self.steps if step.depends for each in step.outputs)
+        return sum(each.numel() * each.element_size() for each in found)

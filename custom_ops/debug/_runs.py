@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 
 from custom_ops.debug._graph import Array, Graph, cut_apart, with_outputs
+from custom_ops.debug._memory import Memory
 from custom_ops.onnx._verify import run
 
 
@@ -30,11 +31,20 @@ class Runs:
 
 
 def fetch(
-    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
+    session: onnxruntime.InferenceSession,
+    names: Sequence[str],
+    feeds: Mapping[str, Array],
+    memory: Memory | None = None,
 ) -> dict[str, Array]:
-    """Returns the outputs that are arrays, by name."""
-    found = run(session, feeds, names) if names else []  # no session runs for nothing
-    return {n: a for n, a in zip(names, found, strict=True) if isinstance(a, np.ndarray)}
+    """Returns the outputs that are arrays, by name; in several runs where memory is short."""
+
+    def given(some: Sequence[str]) -> dict[str, Array]:
+        found = run(session, feeds, some)
+        return {n: a for n, a in zip(some, found, strict=True) if isinstance(a, np.ndarray)}
+
+    if not names:  # no session runs for nothing
+        return {}
+    return given(names) if memory is None else memory.gathered(names, given)
 
 
 def instrumented(
@@ -43,6 +53,7 @@ def instrumented(
     libraries: Sequence[str] = (),
     *,
     inner: bool = False,
+    memory: Memory | None = None,
 ) -> dict[str, Array]:
     """Runs a model without optimizations; returns every value that depends on its inputs.
 
@@ -51,6 +62,7 @@ def instrumented(
         feeds: Its inputs.
         libraries: Files of further libraries of custom ops.
         inner: Whether to return the values inside an op of torch too.
+        memory: What may be held in memory; None for all.
     """
     names = [
         name
@@ -60,7 +72,7 @@ def instrumented(
         if name
     ]
     session = graph.session(with_outputs(graph, names), libraries)
-    return fetch(session, names, feeds)
+    return fetch(session, names, feeds, memory)
 
 
 def cut(
@@ -69,6 +81,7 @@ def cut(
     feeds: Mapping[str, Array],
     libraries: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Array]:
     """Runs a model cut apart, each piece fed with what is expected of those before it.
 
@@ -78,6 +91,7 @@ def cut(
         feeds: The inputs of the model.
         libraries: Files of further libraries of custom ops.
         outputs: Which values to return; those at which it is cut if left out.
+        memory: What may be held in memory; None for all.
 
     Returns:
         What the pieces give for the values.
@@ -87,4 +101,4 @@ def cut(
     proto, fed = cut_apart(graph, expected, outputs)
     session = graph.session(proto, libraries)
     given = {name: expected[value] for value, name in fed.items()} | dict(feeds)
-    return fetch(session, outputs, given)
+    return fetch(session, outputs, given, memory)

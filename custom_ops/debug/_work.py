@@ -14,6 +14,7 @@ from custom_ops.debug import _runs, _simulated
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Allowed, Judge, fault
+from custom_ops.debug._memory import Memory
 from custom_ops.debug._optimization import Search
 from custom_ops.debug._outputs import uncompared
 from custom_ops.debug._result import Comparison, Fault, Unmatched
@@ -47,6 +48,7 @@ class Work:
         allowed: What counts as no fault.
         explain: Whether to tell how a guilty node differs from what it should be.
         simulate: Whether what has no kernel in bfloat16 runs in float32.
+        memory: What the model gives may take as much of it.
         seconds: How long each part took.
         notes: What to tell of it.
     """
@@ -56,6 +58,7 @@ class Work:
     allowed: Allowed
     explain: bool
     simulate: bool
+    memory: Memory
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
