@@ -51,6 +51,13 @@ def compare(
             "rounded results; else such models are not comparable."
         ),
     ] = False,
+    bodies: Annotated[
+        bool,
+        typer.Option(
+            "--bodies",
+            help="Look inside the functions of the model, the bodies of our nodes among them.",
+        ),
+    ] = False,
     library: Libraries = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page that needs no other file.")
@@ -75,6 +82,7 @@ def compare(
             "limit": limit,
             "libraries": library or (),
             "simulate": simulate,
+            "bodies": bodies,
         }
         is_file = Path(reference).is_file()
         if not is_file and ":" not in reference:

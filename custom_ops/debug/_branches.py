@@ -9,8 +9,8 @@ from custom_ops.debug import _graph
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._runs import fetch
 from custom_ops.onnx import _walk
+from custom_ops.onnx._scopes import NAME_SCOPES
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _DEEPEST = 50  # Ifs inside Ifs
 
 
@@ -88,12 +88,12 @@ def _rename(branch: onnx.GraphProto, node: onnx.NodeProto, taken_names: set[str]
 
 def _set_scope(inner: onnx.NodeProto, node: onnx.NodeProto) -> None:
     """Tells a node of a branch the modules around the If, which the exporter leaves out there."""
-    around = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    around = next((entry.value for entry in node.metadata_props if entry.key == NAME_SCOPES), "")
     if not around:
         return
     outer = ast.literal_eval(around)[:-1]
     for entry in inner.metadata_props:
-        if entry.key == _SCOPES:
+        if entry.key == NAME_SCOPES:
             own = ast.literal_eval(entry.value)
             if own[: len(outer)] != outer:
                 entry.value = repr([*outer, *_module_of_weights(inner, own, outer), *own])

@@ -51,6 +51,7 @@ def compare(
     explain: bool = True,
     simulate: bool = False,
     memory: int = 4 << 30,
+    bodies: bool = False,
 ) -> Comparison:
     """Compares a module, or another model, with a model, layer by layer.
 
@@ -81,6 +82,9 @@ def compare(
         memory: How many bytes of what the model gives are held in memory. Where it may give more it
             runs several times, each for some of its values, and what is too much lies in
             temporary files until the end. What torch gives is held all the same.
+        bodies: Whether to look inside the functions of the model, our own nodes' bodies among them:
+            these run in the place of their nodes. What is inside is named by the call, the
+            function and its own name, as "conv1/custom_ops::DeformConv2d/n42".
 
     Returns:
         A `Comparison`: true where no piece is at fault.
@@ -107,6 +111,7 @@ def compare(
         explain=explain,
         simulate=simulate,
         memory=Memory(memory),
+        bodies=bodies,
     )
     with garbage_kept():  # what is recorded looks like ever more cycles
         if isinstance(module, torch.nn.Module):
@@ -142,11 +147,12 @@ def _compare_module(
     module: torch.nn.Module, document: Document, call: Call, work: Work
 ) -> Comparison:
     with work.part("read"):
-        graph = _graph.of_document(document)
+        given = _graph.of_document(document)
+        graph = work.opened(given)
         lacking = work.lacking(graph)
         if lacking and not work.simulate:
             return work.not_comparable(document.name)
-        graph = replace(graph, simulated=lacking)
+        graph, given = (replace(each, simulated=lacking) for each in (graph, given))
         own = _inputs.input_names(module, call)
         if graph.inputs and not call.tensors:
             raise ValueError(
@@ -167,8 +173,8 @@ def _compare_module(
     with work.part("torch"), running("module"):
         recording = _record.record(module, call)
         work.memory.expected = recording.size()
-    plain = work.plain(graph, feeds)
-    with work.part("instrumented"):
+    plain = work.plain(given, feeds)
+    with work.part("instrumented"), running("model"):
         graph = _branches.taken(graph, feeds, work.libraries)
         arriving = _runs.instrumented(graph, feeds, work.libraries, memory=work.memory)
     with work.part("pairing"):
@@ -187,7 +193,7 @@ def _compare_module(
     def explained(faults: list[Fault]) -> list[Fault]:
         with work.part("fresh export"):
             try:
-                again = fresh(module, call, graph, recording, feeds)
+                again = fresh(module, call, graph, recording, feeds, bodies=work.bodies)
             except Exception as error:  # of torch's exporter, which may raise anything
                 work.notes.append(f"the module does not export afresh: {first_line(error)}")
                 return faults

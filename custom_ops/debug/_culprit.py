@@ -176,12 +176,15 @@ def _differences(
         )
         yield "its inputs are in another order" if same else "it has other inputs"
     for body, wanted in zip(_walk.subgraphs(ours), _walk.subgraphs(theirs), strict=False):
-        if [_kind(node) for node in body.node] != [_kind(node) for node in wanted.node]:
-            yield "its body has other ops"
+        if len(body.node) != len(wanted.node):
+            yield f"its body has {len(body.node)} nodes, not {len(wanted.node)}"
             continue
-        for mine_inside, new_inside in zip(body.node, wanted.node, strict=True):
-            for how in _differences(given, mine_inside, again, new_inside, ({}, {})):
-                yield f"inside of it, {mine_inside.name or mine_inside.output[0]}: {how}"
+        for mine, new in zip(body.node, wanted.node, strict=True):
+            found = _differences(given, mine, again, new, ({}, {}))
+            if _kind(mine) != _kind(new):
+                found = iter([f"op is {_kind(mine)}, not {_kind(new)}"])
+            for how in found:
+                yield f"inside of it, {mine.name or mine.output[0]}: {how}"
 
 
 def _kind(node: onnx.NodeProto) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import custom_ops.onnx
-from custom_ops.debug import _branches, _graph, _pairing, _runs
+from custom_ops.debug import _bodies, _branches, _graph, _pairing, _runs
 from custom_ops.debug._culprit import Paired
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._recording import Recording
@@ -23,6 +23,8 @@ def fresh(
     given: Graph,
     recording: Recording,
     feeds: Mapping[str, Array],
+    *,
+    bodies: bool = False,
 ) -> Paired:
     """Exports a module afresh, as a given model was exported, and pairs it.
 
@@ -32,11 +34,12 @@ def fresh(
         given: The model; the export takes its exporter and opset.
         recording: What torch did on the arguments.
         feeds: The arguments as inputs of the model.
+        bodies: Whether the bodies of functions stand in the place of their calls.
 
     Raises:
         Exception: What the export raises.
     """
-    by_dynamo = any(node.target for node in given.nodes)
+    by_dynamo = any(node.unit is not None for node in given.nodes)
     opsets = {_walk.domain(each.domain): each.version for each in given.proto.opset_import}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,6 +54,8 @@ def fresh(
             verify=False,
         )
         graph = _graph.of_document(read(path))
+        if bodies:
+            graph = _bodies.inlined(graph)
         named = dict(zip(graph.inputs, feeds.values(), strict=True))
         graph = _branches.taken(graph, named)
         values = _runs.instrumented(graph, named)

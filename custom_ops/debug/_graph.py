@@ -19,7 +19,8 @@ from custom_ops.onnx._scopes import Scope
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LARGE = 1 << 12  # bytes, from which on a weight is not copied
-_FX_NODE = "pkg.torch.onnx.fx_node"
+# Notes of nodes that stand for the call of a function: that call, and what its result goes by.
+FUNCTION, RESULT = "custom_ops.function", "custom_ops.result"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Node:
         index: Its place.
         proto: The node.
         scope: Where it comes from; None where it does not say.
-        target: The op of torch that it is a part of, as "aten.conv2d"; "" where unknown.
+        target: The op of torch that it is a part of, as "aten.conv2d", or the function whose result
+            it makes; "" where unknown.
         unit: What is the same for all nodes of one op of torch; None where unknown.
         constant: Whether its results depend on no value of an input, but at most on shapes.
         inner: Whether its results stay inside the op of torch that it is a part of.
+        function: The call and the function that it stands for a part of; "" for none.
     """
 
     index: int
@@ -43,6 +46,7 @@ class Node:
     unit: object
     constant: bool
     inner: bool
+    function: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,9 @@ def of_proto(
         )
         if constant:
             constants.update(filter(None, node.output))
-        inner = leaving.isdisjoint(node.output)
-        nodes.append(Node(i, node, scope, *origins[i], constant, inner))
+        function = _note(node, FUNCTION)
+        inner = leaving.isdisjoint(node.output) and not function
+        nodes.append(Node(i, node, scope, *origins[i], constant, inner, function))
     producer = {name: node for node in nodes for name in node.proto.output if name}
     return Graph(proto, weights, nodes, producer, simulated)
 
@@ -282,6 +287,11 @@ def _set_outputs(model: onnx.ModelProto, names: Iterable[str], graph: Graph) -> 
         output = model.graph.output.add(name=name)
         if name in known and known[name].type.WhichOneof("value") != "tensor_type":
             output.CopyFrom(known[name])
+    named: set[str] = set()
+    for node in model.graph.node:  # a branch may have the names of nodes around it
+        if node.name in named:
+            node.ClearField("name")
+        named.add(node.name)
 
 
 def regions(graph: Graph, cuts: Collection[str]) -> dict[str, list[Node]]:
@@ -317,15 +327,16 @@ def numpy_type(element_type: int) -> np.dtype[Any]:
 
 
 def _origin(node: onnx.NodeProto) -> tuple[str, object]:
-    for entry in node.metadata_props:
-        if entry.key == _FX_NODE:
-            name, _, rest = entry.value.partition(" :")
-            _, found, target = rest.partition("[target=")
-            target = target.partition("]")[0] if found else ""
-            words = target.removeprefix("torch.ops.").split(".")
-            known = len(words) > 1 and words[-1] != "getitem"
-            return (".".join(words[:2]) if known else ""), name
-    return "", None
+    name, _, rest = _note(node, _scopes.FX_NODE).partition(" :")
+    target = rest.partition("[target=")[2].partition("]")[0]
+    words = target.removeprefix("torch.ops.").split(".")
+    result = _note(node, RESULT)
+    known = len(words) > 1 and words[-1] != "getitem" and (result or not _note(node, FUNCTION))
+    return (".".join(words[:2]) if known else result), name or None
+
+
+def _note(node: onnx.NodeProto, key: str) -> str:
+    return next((entry.value for entry in node.metadata_props if entry.key == key), "")
 
 
 def _known_to_numpy(dtype: ir.DataType) -> bool:

@@ -187,7 +187,7 @@ def fits(op_type: str, domain: str, target: str, kinds: Iterable[str]) -> bool:
         may_be = _MAY_BE.get(op_type) if domain == "" else _FUSED.get(op_type)
         if may_be is not None:
             return bool(may_be & kinds)
-    return _related(torch_kind(_snake(op_type)), kinds)
+    return _related(torch_kind(snake(op_type)), kinds)
 
 
 def _related(kind: str, kinds: frozenset[str]) -> bool:
@@ -218,6 +218,6 @@ _MAY_BE_TARGET = {
 _KNOWN = frozenset(_SAME) | frozenset(_MAY_BE_TARGET)
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     """Returns "MulAdd" as "mul_add", and "DeformConv2d" as "deform_conv2d"."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -17,7 +17,7 @@ from custom_ops.debug._metrics import Metrics, measure
 from custom_ops.debug._pairing import alike, heaviest, sketch
 from custom_ops.debug._result import Comparison, Fault, Unmatched
 from custom_ops.debug._runs import Runs
-from custom_ops.debug._work import Work
+from custom_ops.debug._work import Work, running
 from custom_ops.onnx._reading import Document
 
 _MOST_PARTNERS = 64  # that are tried for one value
@@ -40,15 +40,16 @@ def compare_models(
         work: What the comparison was asked for, and what it notes.
     """
     with work.part("read"):
-        theirs, ours = _graph.of_document(reference), _graph.of_document(model)
+        given = _graph.of_document(model)
+        theirs, ours = work.opened(_graph.of_document(reference)), work.opened(given)
         lacking = work.lacking(theirs, ours)
         if lacking and not work.simulate:
             return work.not_comparable(model.name)
-        theirs, ours = (replace(each, simulated=lacking) for each in (theirs, ours))
-        given = {name: np.asarray(array) for name, array in feeds.items()}
-        inputs = _fed(theirs, given), _fed(ours, given)
-    plain = work.plain(ours, inputs[1])
-    with work.part("instrumented"):
+        theirs, ours, given = (replace(each, simulated=lacking) for each in (theirs, ours, given))
+        arrays = {name: np.asarray(array) for name, array in feeds.items()}
+        inputs = _fed(theirs, arrays), _fed(ours, arrays)
+    plain = work.plain(given, inputs[1])
+    with work.part("instrumented"), running("model"):
         theirs = _branches.taken(theirs, inputs[0], work.libraries)
         ours = _branches.taken(ours, inputs[1], work.libraries)
         wanted = _runs.instrumented(

@@ -37,9 +37,10 @@ class Search:
         """
         level = next((each for each in _LEVELS if self._wrong(fault, each, ())), None)
         if level is None:
-            return replace(
-                fault, difference="no level of optimization alone: the session's other options"
-            )
+            other = "no level of optimization alone: the session's other options"
+            if any(node.function for node in self.graph.nodes):
+                other += ", or a kernel that runs in the place of a body"
+            return replace(fault, difference=other)
         name = level.removeprefix("ORT_ENABLE_").lower()
         values = [
             value

@@ -207,7 +207,8 @@ def aligned(
         for j in near:
             candidate = candidates[j]
             same = j in same_as
-            if alike_alone and not same:
+            inside = node.function and not node.target  # where not all have a partner
+            if (alike_alone or inside) and not same:
                 continue
             kept = same and node.proto.op_type in LOOPS  # a loop that torch runs as other ops
             if kept or fits(node.proto.op_type, node.proto.domain, node.target, candidate.kinds):

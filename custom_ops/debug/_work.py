@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from custom_ops._errors import first_line
-from custom_ops.debug import _runs, _simulated
+from custom_ops.debug import _bodies, _runs, _simulated
 from custom_ops.debug._evidence import MOST
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._judge import Allowed, Judge, fault
@@ -18,6 +18,7 @@ from custom_ops.debug._memory import Memory
 from custom_ops.debug._optimization import Search
 from custom_ops.debug._outputs import uncompared
 from custom_ops.debug._result import Comparison, Fault, Unmatched
+from custom_ops.ops._body import DOMAIN
 
 _REMEDIES = {
     "module": "pass the arguments that it was exported with",
@@ -49,6 +50,7 @@ class Work:
         explain: Whether to tell how a guilty node differs from what it should be.
         simulate: Whether what has no kernel in bfloat16 runs in float32.
         memory: What the model gives may take as much of it.
+        bodies: Whether the bodies of functions stand in the place of their calls.
         seconds: How long each part took.
         notes: What to tell of it.
     """
@@ -59,6 +61,7 @@ class Work:
     explain: bool
     simulate: bool
     memory: Memory
+    bodies: bool
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -68,6 +71,25 @@ class Work:
         begin = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - begin
+
+    def opened(self, graph: Graph) -> Graph:
+        """Returns the graph to look at: with the bodies of functions, where that is asked for."""
+        if not self.bodies:
+            return graph
+        opened = _bodies.inlined(graph)
+        closed = [n.proto.op_type for n in opened.nodes if n.proto.domain == DOMAIN]
+        if closed:
+            self.notes.append(
+                f"no body to look into: {', '.join(dict.fromkeys(closed))}; "
+                "custom_ops.onnx.embed adds it to the file"
+            )
+        if any(node.function for node in opened.nodes):
+            self.notes.append(
+                "the bodies of functions ran in the place of their nodes, except in the session "
+                "that is judged"
+            )
+        self.notes = list(dict.fromkeys(self.notes))  # of two models
+        return opened
 
     def lacking(self, *graphs: Graph) -> frozenset[str]:
         """Returns the ops without a kernel in bfloat16; notes them where they are simulated."""

@@ -19,7 +19,10 @@ from custom_ops.onnx._calls import Step, numbered
 
 Node: TypeAlias = ir.Node | onnx.NodeProto
 
+# The notes of torch's dynamo exporter, among the metadata of a node.
 _PREFIX = "pkg.torch.onnx."
+NAME_SCOPES = f"{_PREFIX}name_scopes"
+FX_NODE = f"{_PREFIX}fx_node"
 _DEEPEST = 200  # a name of many thousand parts comes from no torch module
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"  # stands where torch.export knows none
 _COUNTED = re.compile(r"(.+)_(\d+)")
