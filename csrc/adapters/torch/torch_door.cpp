@@ -144,6 +144,18 @@ Tensor view(const StableTensor& tensor) {
   return {tensor.data_ptr(), {sizes.data(), sizes.size()}, {strides.data(), strides.size()}};
 }
 
+// torch::stable::empty_like looks its op up by name in each call, which takes longer than the rest.
+StableTensor allocate_like(const StableTensor& tensor) {
+  if (!tensor.is_contiguous()) return torch::stable::empty_like(tensor);
+  int32_t dtype = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(tensor.dim(), tensor.sizes().data(),
+                                                         tensor.strides().data(), dtype,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  return StableTensor(handle);
+}
+
 // Takes the arguments from torch's stack, computes, and puts the outputs there.
 void call(const OpType& type, StableIValue* stack) {
   const size_t input_count = type.inputs.size();
@@ -180,7 +192,7 @@ void call(const OpType& type, StableIValue* stack) {
     // register.h sees to it that such an op has one output, of the first input's type.
     outputs.push_back(
         type.layout == Layout::kLikeFirstInput
-            ? torch::stable::empty_like(*inputs[0])
+            ? allocate_like(*inputs[0])
             : torch::stable::empty(dims, scalar_type(type.signatures[signature].outputs[i])));
     if (outputs.back().numel() != element_count(dims)) {
       throw std::logic_error(type.name + ": the output must have the shape of the first input");
