@@ -56,6 +56,17 @@ def test_inputs_must_be_tensors() -> None:
         custom_ops.mul_add(a.numpy(), a)  # type: ignore[arg-type]
 
 
+def test_a_refused_call_leaves_autograd_on() -> None:
+    a = torch.ones(2)
+    with pytest.raises(ValueError, match="must have the shape of a"):
+        custom_ops.mul_add(a, torch.ones(3))
+    a.requires_grad_()
+    assert torch.ops.custom_ops.mul_add(a, a).requires_grad
+    with torch._C._AutoDispatchBelowAutograd():
+        custom_ops.mul_add(a.detach(), a.detach())
+        assert not torch.ops.custom_ops.mul_add(a, a).requires_grad
+
+
 def test_module() -> None:
     module = custom_ops.MulAdd(alpha=0.5)
     assert repr(module) == "MulAdd(alpha=0.5)"

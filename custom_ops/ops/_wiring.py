@@ -26,6 +26,10 @@ _library.load_torch_ops()
 _any_requires_grad = torch._C._any_requires_grad
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _in_transform = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
+_is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+_set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
 
 _GRADIENT_METHODS = ("setup_context", "backward", "jvp")
 _AUTOCAST_DEVICES = ("cpu", "cuda")
@@ -59,6 +63,8 @@ class TorchOp:
 _OVERLOADS: dict[str, OpOverload] = {
     name: getattr(torch.ops.custom_ops, name).default for name in _library.specs()
 }
+# What an overload calls in turn, after a frame of Python of its own.
+_DISPATCHER: dict[str, Kernel] = {name: op._op for name, op in _OVERLOADS.items()}
 _REQUIRED: dict[str, tuple[int, ...]] = {
     name: tuple(i for i, given in enumerate(spec.inputs) if not given.optional)
     for name, spec in _library.specs().items()
@@ -71,20 +77,24 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
     Some microseconds sooner where no derivative is in play: the kernel on the Autograd key is
     Python, and torch runs it whether it is needed or not.
     """
-    op = _OVERLOADS[name]
     for i in _REQUIRED[name]:
         if not isinstance(args[i], Tensor):
             _refuse(name, i, args)
     if (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or _is_tracing()
         or _in_transform()
         or forward_ad._current_level >= 0
         or (torch.is_grad_enabled() and _any_requires_grad(*args))
     ):
-        return op(*args)
-    with _below_autograd():
-        return op(*args)
+        return _OVERLOADS[name](*args)
+    # As under `_below_autograd`, half a microsecond sooner.
+    before = _is_excluded(_AUTOGRAD)
+    try:
+        _set_excluded(_AUTOGRAD, True)
+        return _DISPATCHER[name](*args)
+    finally:
+        _set_excluded(_AUTOGRAD, before)
 
 
 def _refuse(name: str, index: int, args: tuple[Any, ...]) -> None:
