@@ -412,6 +412,29 @@ def test_strip_computes_the_same_bits(exported: tuple[Debugger, Net, Path]) -> N
     assert np.array_equal(one, other)
 
 
+def test_run_leaves_the_module_and_the_generator_as_they_were(tmp_path: Path) -> None:
+    dbg = Debugger()
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop = torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.drop(dbg.mark("norm", self.norm(x))).relu()
+
+    module, x = Counting().eval(), torch.randn(4, 3)
+    custom_ops.onnx.export(module, x, tmp_path / "net.onnx")
+    module.train()
+    torch.manual_seed(0)
+    drawn = torch.rand(2)
+    torch.manual_seed(0)
+    dbg.run(module, tmp_path / "net.onnx", x)
+    assert torch.equal(torch.rand(2), drawn)
+    assert module.norm.num_batches_tracked == 0
+    assert torch.equal(module.norm.running_mean, torch.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [

@@ -101,3 +101,11 @@ def test_the_state_of_a_module_stays():
     for name, buffer in module.named_buffers():
         assert torch.equal(buffer, before[name]), name
     assert norm.running_mean.data_ptr() == memory
+
+
+def test_what_a_module_draws_is_drawn_again():
+    torch.manual_seed(0)
+    drawn = torch.rand(2)
+    torch.manual_seed(0)
+    record(torch.nn.Dropout(0.5).train(), Call((torch.ones(5),), {}))
+    assert torch.equal(torch.rand(2), drawn)

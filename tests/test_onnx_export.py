@@ -455,6 +455,27 @@ def test_training_mode_is_warned_about(exporter: str, tmp_path: Path) -> None:
 
 
 @BOTH
+def test_the_state_of_a_module_and_of_the_generator_stays(exporter: str, tmp_path: Path) -> None:
+    norm = torch.nn.BatchNorm1d(3)
+    module = torch.nn.Sequential(norm, torch.nn.Dropout(0.5)).train()
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    path, args = tmp_path / "m.onnx", (torch.randn(4, 3),)
+    torch.manual_seed(0)
+    drawn = torch.rand(2)
+    for run in (
+        lambda: export(module, args, path, exporter=exporter, verify=False),
+        lambda: custom_ops.onnx.verify(path, module, args),
+    ):
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run()
+        assert torch.equal(torch.rand(2), drawn)
+        for name, buffer in module.named_buffers():
+            assert torch.equal(buffer, before[name]), name
+
+
+@BOTH
 def test_gradients_are_off_and_the_module_is_left_alone(exporter: str, tmp_path: Path) -> None:
     seen = []
 

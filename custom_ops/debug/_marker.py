@@ -20,6 +20,7 @@ from custom_ops.onnx import _verify as verification
 from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._reading import Document, ModelLike, read
 from custom_ops.onnx._session import session
+from custom_ops.onnx._unchanged import unchanged
 from custom_ops.ops._samples import TOLERANCES, Tolerance
 
 _Array: TypeAlias = np.ndarray[Any, Any]
@@ -203,7 +204,7 @@ class Debugger:
         tape: list[tuple[str, _Array]] = []
         self._tape = tape
         try:
-            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"), unchanged(module):
                 module(*own.args, **own.kwargs)
         finally:
             self._tape = None

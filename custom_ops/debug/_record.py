@@ -23,6 +23,7 @@ from custom_ops.debug._tensors import (
 )
 from custom_ops.onnx._exporters import without_fast_path
 from custom_ops.onnx._inputs import Call
+from custom_ops.onnx._unchanged import unchanged
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -48,7 +49,7 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
         torch.no_grad(),
         without_fast_path(),
         torch.compiler.set_stance("force_eager"),  # also of what torch.cond compiles
-        _buffers_kept(module),
+        unchanged(module),
         recorder.watching(module),
         _Units(recorder),
         recorder,
@@ -58,24 +59,6 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
             if isinstance(leaf, torch.Tensor):
                 recording.outputs.append(recorder.result(leaf))
     return recording
-
-
-@contextlib.contextmanager
-def _buffers_kept(module: torch.nn.Module) -> Iterator[None]:
-    """Lets a module work on copies of its buffers, as running statistics and caches are."""
-    owners = (m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule))
-    places = [(each, dict(each._buffers)) for each in owners]
-    copies: dict[int, torch.Tensor] = {}
-    for each, buffers in places:
-        for name, buffer in buffers.items():
-            if buffer is not None:
-                each._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-    try:
-        yield
-    finally:
-        for each, buffers in places:
-            each._buffers.clear()
-            each._buffers.update(buffers)
 
 
 class _Recorder(TorchDispatchMode):

@@ -17,6 +17,7 @@ from custom_ops.onnx import _inputs
 from custom_ops.onnx._inputs import Call
 from custom_ops.onnx._mappings import Installation, MappingRefused, Traceable, refused_in
 from custom_ops.onnx._translation import translation_table
+from custom_ops.onnx._unchanged import unchanged
 from custom_ops.onnx._verify import expected
 from custom_ops.ops import _replay
 from custom_ops.ops._symbolic import lowering as symbolic_lowering
@@ -75,7 +76,7 @@ def _explained(exporter: str, model: torch.nn.Module, call: Call) -> Iterator[No
 
 @contextlib.contextmanager
 def _tracing(model: torch.nn.Module) -> Iterator[None]:
-    """Makes our ops nodes, and turns gradients off.
+    """Makes our ops nodes, leaves the module as it was, and turns gradients off.
 
     With them on, `scaled_dot_product_attention` with a learnt mask does not export: torch traces
     it with other strides than it has decomposed. A view of a parameter is enough for that, even
@@ -84,6 +85,7 @@ def _tracing(model: torch.nn.Module) -> Iterator[None]:
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with (
         torch.no_grad(),
+        unchanged(model),
         without_fast_path(),
         symbolic_lowering("custom"),
         warnings.catch_warnings(),

@@ -17,6 +17,7 @@ from custom_ops._errors import first_line
 from custom_ops.onnx._inputs import Call, input_names
 from custom_ops.onnx._reading import ModelLike
 from custom_ops.onnx._session import session
+from custom_ops.onnx._unchanged import unchanged
 from custom_ops.ops._samples import TOLERANCES, Tolerance
 
 _BFLOAT16 = "tensor(bfloat16)"
@@ -119,7 +120,7 @@ def expected(module: torch.nn.Module, calls: Sequence[Call]) -> list[list[torch.
     for i, call in enumerate(calls):
         own = call.with_tensors([t.detach().clone() for t in call.tensors])
         try:
-            with torch.no_grad():
+            with torch.no_grad(), unchanged(module):
                 outputs = pytree.tree_leaves(module(*own.args, **own.kwargs))
             results.append([t for t in outputs if isinstance(t, torch.Tensor)])
         except Exception as error:  # the module may refuse a size that the model would take
