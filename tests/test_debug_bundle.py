@@ -6,16 +6,20 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from test_debug_compare import Net, born_nan, other_attribute, scaled, transposed
+from torch.utils import _pytree as pytree
 
 import custom_ops.debug
-from custom_ops.debug import Comparison
+from custom_ops.debug import Comparison, _difference
+from custom_ops.debug._weights import Weight, put_in_other_places, tells
 
 FAULTS = {each.__name__: each for each in (scaled, other_attribute, transposed, born_nan)}
 
@@ -78,14 +82,195 @@ def test_scrambled_weights_keep_the_fault(
     found = comparisons[fault]
     found.bundle(tmp_path / "fault.zip", scramble=True)
     assert reproduced(tmp_path / "fault.zip", tmp_path / "there")[0] == 1
+    assert all_are_others(found, tmp_path / "there")
+
+
+def all_are_others(found: Comparison, folder: Path) -> int:
+    """Says how many weights are in a bundle, all of them others, with what they bring about."""
     assert found.first_fault is not None
-    before = found.evidence[found.first_fault.name].model.graph.initializer
-    after = onnx.load(tmp_path / "there" / "model.onnx").graph.initializer
-    large = [(a, b) for a, b in zip(before, after, strict=True) if np.prod(a.dims) > 8]
-    assert large
-    for one, other in large:
-        ours, theirs = numpy_helper.to_array(one), numpy_helper.to_array(other)
-        assert not np.allclose(ours, theirs)
+    evidence = found.evidence[found.first_fault.name]
+    pairs = [
+        (numpy_helper.to_array(one), numpy_helper.to_array(other))
+        for one, other in zip(
+            evidence.model.graph.initializer,
+            onnx.load(folder / "model.onnx").graph.initializer,
+            strict=True,
+        )
+    ]
+    ops = torch.load(folder / "torch_ops.pt", weights_only=True)
+    leaves = pytree.tree_leaves([list(evidence.ops), ops])
+    tensors = [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    pairs += zip(tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :], strict=True)
+    fed = [*evidence.feeds.values()]
+    weights = [
+        (one, other)
+        for one, other in pairs
+        if one.dtype.kind == "f"
+        and np.unique(one).size > 1
+        and not any(np.array_equal(one, each) for each in fed)
+    ]
+    for one, other in weights:
+        assert one.shape == other.shape
+        assert not np.allclose(one, other)
+    facts = json.loads((folder / "fault.json").read_text())
+    arrays = np.load(folder / "arrays.npz")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = custom_ops.onnx.session(folder / "model.onnx", sess_options=options)
+    feeds = {name: arrays[f"input_{i}"] for i, name in enumerate(facts["inputs"])}
+    (actual,) = session.run(None, feeds)
+    apart = np.nan_to_num(np.abs(actual - arrays["expected"]))
+    assert float(facts["introduced"]) == pytest.approx(float(apart.max()), rel=1e-6)
+    readme = (folder / "README.md").read_text()
+    assert f"is off by {facts['introduced']:.3g}; " in readme
+    assert ": " not in facts["difference"], "a number of a weight"
+    return len(weights)
+
+
+class Memory(torch.nn.Module):
+    """An LSTM alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]  # type: ignore[no-any-return]
+
+
+def first_number(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
+    """Adds one to the first number of a weight."""
+    (tensor,) = (t for t in model.graph.initializer if tuple(t.dims) == shape)
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[0] += 1
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def other_epsilon(model: onnx.ModelProto, _: tuple[int, ...]) -> None:
+    (node,) = (node for node in model.graph.node if node.op_type == "InstanceNormalization")
+    node.attribute[0].f = 1e-2
+
+
+def group_norm() -> torch.nn.Module:
+    norm = torch.nn.GroupNorm(2, 8)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    return norm
+
+
+SCRAMBLED: dict[str, tuple[Any, tuple[int, ...], Any, tuple[int, ...], int]] = {
+    "other shape": (group_norm, (1, 8, 6, 6), other_epsilon, (), 4),
+    "parts of several": (Memory, (3, 2, 5), first_number, (1, 16, 5), 7),
+    "other axes": (lambda: torch.nn.Linear(5, 4), (3, 2, 5), first_number, (5, 4), 4),
+}
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", SCRAMBLED)
+def test_every_weight_is_scrambled(name: str, exporter: str, tmp_path: Path) -> None:
+    make, sizes, change, shape, weights = SCRAMBLED[name]
+    torch.manual_seed(0)
+    module, x = make().eval(), torch.randn(sizes)
+    custom_ops.onnx.export(module, x, tmp_path / "net.onnx", exporter=exporter)
+    model = onnx.load(tmp_path / "net.onnx")
+    change(model, shape)
+    found = custom_ops.debug.compare(module, model, x)
+    found.bundle(tmp_path / "fault.zip", scramble=True)
+    assert reproduced(tmp_path / "fault.zip", tmp_path / "there")[0] == 1
+    assert all_are_others(found, tmp_path / "there") == weights
+    found.bundle(tmp_path / "other.zip", scramble=True)
+    once, again = (files_of(tmp_path / name)["model.onnx"] for name in ("fault.zip", "other.zip"))
+    assert once != again, "what is known of the order puts the weights back"
+
+
+def test_merged_weights_are_not_scrambled(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4))
+    module.eval()[1].running_var.uniform_(0.1, 0.3)
+    x = torch.randn(1, 3, 8, 8)
+    custom_ops.onnx.export(module, x, tmp_path / "net.onnx", exporter="torchscript")
+    model = onnx.load(tmp_path / "net.onnx")
+    first_number(model, (4, 3, 3, 3))
+    found = custom_ops.debug.compare(module, model, x)
+    with pytest.raises(ValueError, match=r"^bundle: scramble must find each weight both in the mo"):
+        found.bundle(tmp_path / "fault.zip", scramble=True)
+    assert not (tmp_path / "fault.zip").exists()
+
+
+def weights(*arrays: Any) -> list[Weight]:
+    return [Weight("the model", np.float32(array)) for array in arrays]
+
+
+def test_a_number_of_its_own_is_another_on_both_sides() -> None:
+    ours, theirs = weights([0.25], [[0.25]], [0.5]), weights(0.25)
+    put_in_other_places(ours, theirs)
+    assert theirs[0].after is not None
+    assert theirs[0].after.shape == ()
+    new = theirs[0].after
+    assert new != np.float32(0.25)
+    assert [each.after for each in ours] == [[new], [[new]], [0.5]]  # 0.5 is none of torch's
+
+
+def test_what_a_fault_did_to_a_number_moves_with_it() -> None:
+    torchs = np.random.default_rng(0).normal(size=(4, 6))
+    ours, theirs = weights(torchs.T.reshape(2, 3, 4) * 1.1), weights(torchs)
+    put_in_other_places(ours, theirs)
+    assert ours[0].after is not None
+    assert theirs[0].after is not None
+    before, after = theirs[0].before, theirs[0].after
+    assert not np.array_equal(before, after)
+    assert np.array_equal(np.sort(before.flat), np.sort(after.flat))
+    assert np.allclose(ours[0].after.reshape(6, 4).T, after * 1.1)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_weight_without_partner_is_refused(side: int) -> None:
+    both = weights([1, 2, 3]), weights([3, 2, 1])
+    both[side].extend(weights([5, 6, 7, 8]))
+    with pytest.raises(ValueError, match=r"got float32\[4\] in the model alone, as where weights"):
+        put_in_other_places(*both)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        ([0.5], True),
+        ([1, 2], True),
+        ([0, 0], False),
+        ([1, 1], False),
+        ([0, 1], True),
+        ([0, -np.inf], False),
+        ([0, -1e9], False),
+        ([], False),
+    ],
+)
+def test_what_tells_of_weights(array: Any, expected: bool) -> None:
+    assert tells(np.float32(array)) == expected
+
+
+def test_whole_numbers_of_8_bits_are_weights() -> None:
+    assert tells(np.int8([3, -4]))
+    assert not tells(np.int64([3, -4]))
+    assert not tells(np.int8([3, 3]))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (np.float32([0.5, 2]), np.float32([0.5, 3]), "differs in 1 of 2 numbers"),
+        (np.float32(7), np.float32(3), "differs in 1 of 1 numbers"),
+        (np.float32([7]), np.float32([3, 4]), "is float32[1], not float32[2]"),
+    ],
+)
+def test_a_difference_without_numbers(one: Any, other: Any, said: str) -> None:
+    how = f"input 1, 'w: 3', {_difference.apart(one, other)}"
+    assert _difference.without_numbers(how) == f"input 1, 'w: 3', {said}"
+    texts = [_difference.text(numpy_helper.from_array(each)) for each in (one, other)]
+    how = f"attribute weight is {texts[0]}, not {texts[1]}"
+    assert _difference.without_numbers(how) == "attribute weight is another one"
+    how = f"attribute value_floats is {one.reshape(-1).tolist()}, not {other.reshape(-1).tolist()}"
+    assert _difference.without_numbers(how) == "attribute value_floats is another one"
+    assert _difference.without_numbers("attribute epsilon is 1e-05, not 0.001").endswith("0.001")
 
 
 def test_nothing_of_the_machine_is_inside(

@@ -53,7 +53,7 @@ def write(
             "earlier ones mended"
         )
     if scramble:
-        evidence = _scramble.scrambled(evidence, found)
+        evidence, found = _scramble.scrambled(evidence, found)
     with written_beside(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as out:
         for name, content in _files(comparison, found, evidence).items():
             out.writestr(name, content)

@@ -10,13 +10,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from custom_ops.debug import _graph
+from custom_ops.debug import _difference, _graph
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._result import Fault
 from custom_ops.onnx import _walk
-
-_SHOWN = 4  # numbers of a list in a sentence
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,9 @@ def _differences(
     """Yields how a node differs from that of the other model: attributes, weights, inputs."""
     one, other = _attributes(given, ours), _attributes(again, theirs)
     for name in sorted(one.keys() | other.keys()):
-        texts = [_text(each.get(name, _MISSING)) for each in (one, other)]
+        texts = [
+            _difference.text(each[name]) if name in each else "left out" for each in (one, other)
+        ]
         if texts[0] != texts[1]:
             yield f"attribute {name} is {texts[0]}, not {texts[1]}"
     if len(ours.input) != len(theirs.input):
@@ -166,7 +165,7 @@ def _differences(
     for i, (mine, new) in enumerate(zip(ours.input, theirs.input, strict=False)):
         arrays = given.literal(mine), again.literal(new)
         if arrays[0] is not None and arrays[1] is not None:
-            how = _apart(arrays[0], arrays[1])
+            how = _difference.apart(arrays[0], arrays[1])
             if how:
                 yield f"input {i}, {mine!r}, {how}"
         places.append((given.place(mine, inside[0]), again.place(new, inside[1])))
@@ -197,28 +196,3 @@ def _attributes(model: Paired, node: onnx.NodeProto) -> dict[str, Any]:
     graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.type not in graphs}
     return model.defaults(node) | given
-
-
-def _text(value: Any) -> str:
-    if value is _MISSING:
-        return "left out"
-    if isinstance(value, bytes):
-        return repr(value.decode(errors="replace"))
-    if isinstance(value, onnx.TensorProto):
-        array = numpy_helper.to_array(value)
-        numbers = ", ".join(map(str, array.reshape(-1)[:_SHOWN].tolist()))
-        return f"{array.dtype}{list(array.shape)} of {numbers}"
-    return str(np.float32(value)) if isinstance(value, float) else str(value)
-
-
-def _apart(one: Array, other: Array) -> str:
-    """Returns how two weights differ; "" where they do not."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return f"is {one.dtype}{list(one.shape)}, not {other.dtype}{list(other.shape)}"
-    different = ~((one == other) | ((one != one) & (other != other)))
-    count = int(np.count_nonzero(different))
-    if not count:
-        return ""
-    place = tuple(int(axis[0]) for axis in np.nonzero(different))
-    at = f" at {list(place)}" if place else ""
-    return f"differs in {count} of {one.size} numbers: {one[place]}, not {other[place]}{at}"

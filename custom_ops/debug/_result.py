@@ -207,12 +207,14 @@ class Comparison:
         Args:
             path: The zip to write.
             fault: Which of `faults`: its place, or the name of its value.
-            scramble: Whether to replace the weights by others that keep the fault.
+            scramble: Whether to put the numbers of all weights in other places. What they are is
+                still known, but not of which input and output; zeros or ones alone stay.
             force: Whether it may overwrite a file.
 
         Raises:
             ValueError: There is no such fault, nothing is kept that proves it, scrambled weights
-                do not show it, or the path is a folder, or exists and `force` is not given.
+                do not show it or one has no partner on the other side, or the path is a folder, or
+                exists and `force` is not given.
         """
         _bundle.write(self, path, fault, scramble=scramble, force=force)
 
