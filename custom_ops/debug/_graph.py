@@ -14,6 +14,7 @@ import custom_ops.onnx
 from custom_ops.debug import _simulated
 from custom_ops.onnx import _scopes, _storage, _walk
 from custom_ops.onnx._reading import Document
+from custom_ops.onnx._running import LEVELS
 from custom_ops.onnx._scopes import Scope
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -88,7 +89,7 @@ class Graph:
         proto: onnx.ModelProto,
         libraries: Iterable[str] = (),
         providers: Sequence[Any] | None = None,
-        level: str = "ORT_DISABLE_ALL",
+        level: str = "disabled",
     ) -> onnxruntime.InferenceSession:
         """Opens a session on a copy of the model, with our library and those given.
 
@@ -96,10 +97,10 @@ class Graph:
             proto: The copy.
             libraries: Files of further libraries of custom ops.
             providers: As for `onnxruntime.InferenceSession`.
-            level: Name of a `onnxruntime.GraphOptimizationLevel`.
+            level: How far it optimizes the graph, one of `LEVELS`.
         """
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.graph_optimization_level = LEVELS[level]
         options.log_severity_level = 4
         # Each runs once: threads that spin after a node would slow down what comes next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -7,8 +7,7 @@ from custom_ops.debug._graph import Array, Graph, with_outputs
 from custom_ops.debug._metrics import measure
 from custom_ops.debug._result import Fault
 from custom_ops.debug._runs import fetch
-
-_LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+from custom_ops.onnx._running import LEVELS
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ class Search:
         `difference` says at which level it appears; the node stays the one that makes the output
         where no single result mends it.
         """
-        level = next((each for each in _LEVELS if self._wrong(fault, each, ())), None)
+        weakest_first = [name for name in reversed(LEVELS) if name != "disabled"]
+        level = next((each for each in weakest_first if self._wrong(fault, each, ())), None)
         if level is None:
             other = "no level of optimization alone: the session's other options"
             if any(node.function for node in self.graph.nodes):
                 other += ", or a kernel that runs in the place of a body"
             return replace(fault, difference=other)
-        name = level.removeprefix("ORT_ENABLE_").lower()
         values = [
             value
             for node in self.graph.nodes
@@ -51,15 +50,15 @@ class Search:
         ]
         kept = _smallest(values, lambda some: not self._wrong(fault, level, some))
         if not kept:
-            return replace(fault, difference=f"optimization level {name}")
+            return replace(fault, difference=f"optimization level {level}")
         node = self.graph.producer[kept[0]].proto
         return replace(
             fault,
             node=node.name,
             op_type=node.op_type,
             nodes=tuple(self.graph.producer[each].proto.name for each in kept),
-            difference=f"optimization level {name} merges it with what follows; as an output it is "
-            "right",
+            difference=f"optimization level {level} merges it with what follows; as an output it "
+            "is right",
         )
 
     def _wrong(self, fault: Fault, level: str, kept: Sequence[str]) -> bool:

@@ -128,7 +128,7 @@ class Work:
             runner = self.session
             if runner is None:
                 with running("model"):
-                    runner = graph.session(graph.proto, self.libraries, level="ORT_ENABLE_ALL")
+                    runner = graph.session(graph.proto, self.libraries, level="all")
             with running("model"):
                 return _runs.fetch(runner, [each.name for each in runner.get_outputs()], feeds)
 

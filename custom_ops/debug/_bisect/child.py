@@ -13,18 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnxruntime
 
 # By its path, since the package would be imported with it, and torch.
-_PROOF = runpy.run_path(str(Path(__file__).parents[2] / "onnx" / "_proof" / "child.py"))
-_LEVELS = {
-    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
+_RUNNING = runpy.run_path(str(Path(__file__).parents[2] / "onnx" / "_running.py"))
+run, storable = _RUNNING["run"], _RUNNING["storable"]
 _NUMBERS = {  # of the element types that pass as bits
     "tensor(bfloat16)": 16,
     "tensor(float8e4m3fn)": 17,
@@ -42,27 +36,10 @@ def _options(work: dict[str, Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = work["threads"]
-    options.graph_optimization_level = _LEVELS[work["optimization"]]
+    options.graph_optimization_level = _RUNNING["LEVELS"][work["optimization"]]
     for library in work["libraries"]:
         options.register_custom_ops_library(library)
     return options
-
-
-def _array(path: str, name: str, kind: str) -> Any:
-    with np.load(path) as file:
-        array = file[name]
-    if kind == "tensor(bfloat16)":
-        return array.astype(ml_dtypes.bfloat16).view(np.uint16)
-    return array
-
-
-def _save(array: Any, path: str) -> None:
-    if isinstance(array, np.ndarray):
-        if array.dtype == ml_dtypes.bfloat16:
-            array = array.astype(np.float32)  # which NumPy can save
-        elif array.dtype == object:
-            array = array.astype("U")
-        np.save(path, array)
 
 
 def _main() -> None:
@@ -79,20 +56,22 @@ def _main() -> None:
         return
     # What goes wrong here is no failure of onnxruntime, and ends the process.
     inputs = session.get_inputs()
-    feed = [_array(work["inputs"], each.name, each.type) for each in inputs]
+    with np.load(work["inputs"]) as file:
+        feed = [file[each.name] for each in inputs]
     numbers = [_NUMBERS.get(each.type, 0) for each in inputs]
     seconds = []
     try:
-        results = _PROOF["_run"](session, feed, numbers)
+        results = run(session, feed, numbers)
         for _ in range(work["runs"]):
             start = time.perf_counter()
-            _PROOF["_run"](session, feed, numbers)
+            run(session, feed, numbers)
             seconds.append(time.perf_counter() - start)
     except Exception as error:
         _say(error=str(error))
         return
     for i, result in enumerate(results if work["save"] else ()):
-        _save(result, os.path.join(work["save"], f"{i}.npy"))
+        if isinstance(result, np.ndarray):
+            np.save(os.path.join(work["save"], f"{i}.npy"), storable(result))
     _say(ran=True, seconds=statistics.median(seconds) if seconds else 0.0)
 
 

@@ -11,8 +11,8 @@ import onnxruntime
 from custom_ops import _library
 from custom_ops.onnx import _child
 from custom_ops.onnx._doctor.trial import shortened
+from custom_ops.onnx._running import LEVELS
 
-OPTIMIZATIONS = ("all", "extended", "basic", "disabled")
 _CHILD = Path(__file__).with_name("child.py")
 
 
@@ -38,9 +38,9 @@ class Runtime:
     seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.optimization not in OPTIMIZATIONS:
+        if self.optimization not in LEVELS:
             raise ValueError(
-                f"Runtime: optimization must be one of {', '.join(OPTIMIZATIONS)}, got "
+                f"Runtime: optimization must be one of {', '.join(LEVELS)}, got "
                 f"{self.optimization!r}"
             )
         available = onnxruntime.get_available_providers()

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from custom_ops.debug._bisect.runtime import Runtime, attempt
 from custom_ops.debug._bisect.submodels import Submodels
+from custom_ops.onnx._running import storable
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -27,17 +27,7 @@ def pack(arrays: Arrays, file: Path) -> None:
     with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, _plain(array), allow_pickle=False)
-
-
-def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if array.dtype == ml_dtypes.bfloat16:
-        return array.astype(np.float32)
-    if array.dtype.kind == "O":
-        return array.astype("U")
-    if array.dtype.kind == "V":
-        return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
-    return array
+                np.lib.format.write_array(entry, storable(array), allow_pickle=False)
 
 
 class Values:
@@ -60,7 +50,7 @@ class Values:
         self._files: dict[str, Path] = {}
         for i, (name, array) in enumerate(inputs.items()):
             self._files[name] = folder / f"input-{i}.npy"
-            np.save(self._files[name], _plain(array))
+            np.save(self._files[name], storable(array))
 
     def write(self, names: Iterable[str], file: Path) -> str:
         """Writes values into a file of arrays by name.

@@ -4,16 +4,19 @@ Run by its path, with the work as JSON in stdin; it imports little, so that it s
 happened is written as lines of JSON, each when it happened.
 """
 
-import ctypes
 import gc
 import json
-import math
+import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnxruntime
+
+# By its path, since the package would be imported with it, and torch.
+run = runpy.run_path(str(Path(__file__).parents[1] / "_running.py"))["run"]
 
 
 def _say(**what: Any) -> None:
@@ -28,46 +31,6 @@ def _session(path: str, libraries: list[str]) -> Any:
     for library in libraries:
         options.register_custom_ops_library(library)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _narrow(kind: str) -> bool:
-    """Returns whether values of a type pass as bits, since NumPy does not know its numbers."""
-    return kind == "tensor(bfloat16)" or kind.startswith("tensor(float8")
-
-
-def _value(array: Any, kind: str, number: int) -> Any:
-    if _narrow(kind):
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
-def _result(value: Any) -> Any:
-    kind = value.data_type()
-    if not _narrow(kind):
-        return value.numpy()
-    bits = np.dtype(np.uint16 if kind == "tensor(bfloat16)" else np.uint8)
-    raw = ctypes.string_at(value.data_ptr(), bits.itemsize * math.prod(value.shape()))
-    array = np.frombuffer(raw, bits).reshape(value.shape())
-    return array.view(ml_dtypes.bfloat16) if kind == "tensor(bfloat16)" else array
-
-
-def _run(session: Any, feed: list[Any], numbers: list[int]) -> list[Any]:
-    inputs = session.get_inputs()
-    if len(inputs) != len(feed):
-        raise ValueError(f"it has {len(inputs)} inputs, not {len(feed)}")
-    kinds = [each.type for each in (*inputs, *session.get_outputs())]
-    if any(map(_narrow, kinds)):
-        values = {
-            each.name: _value(array, each.type, number)
-            for each, array, number in zip(inputs, feed, numbers, strict=True)
-        }
-        return [_result(value) for value in session.run_with_ort_values(None, values)]
-    arrays = {
-        each.name: array.astype(object) if array.dtype.kind == "U" else array
-        for each, array in zip(inputs, feed, strict=True)
-    }
-    results: list[Any] = session.run(None, arrays)
-    return results
 
 
 def _difference(before: Any, after: Any, tolerances: dict[str, list[float]]) -> float | str:
@@ -120,8 +83,8 @@ def _expected(work: dict[str, Any], feeds: list[list[Any]]) -> dict[int, list[An
     refusal = ""
     for i in range(work["count"]):
         try:
-            outputs = _run(session, feeds[i], work["element_types"])
-            again = _run(session, feeds[i], work["element_types"])
+            outputs = run(session, feeds[i], work["element_types"])
+            again = run(session, feeds[i], work["element_types"])
         except Exception as error:
             refusal = refusal or str(error)
             continue
@@ -143,7 +106,7 @@ def _compare(
         refusal = ""
         for i in range(work["count"]):
             try:
-                _run(session, feeds[i], work["element_types"])
+                run(session, feeds[i], work["element_types"])
                 refusal = ""
                 break
             except Exception as error:
@@ -152,7 +115,7 @@ def _compare(
         return
     names = [each.name for each in session.get_outputs()]
     for i, outputs in expected.items():
-        got = _run(session, feeds[i], work["element_types"])
+        got = run(session, feeds[i], work["element_types"])
         if len(got) != len(outputs):
             _say(after="", run=i, differs=f"it has {len(got)} outputs, not {len(outputs)}")
             raise _Stop
@@ -171,7 +134,7 @@ def _try(session: Any, work: dict[str, Any], feeds: list[list[Any]], trial: Any)
         if size in sizes:
             continue
         try:
-            _run(session, feeds[i], work["element_types"])
+            run(session, feeds[i], work["element_types"])
             sizes.append(size)
         except Exception as error:
             refusal = refusal or f"at {size}: {error}"
@@ -180,7 +143,7 @@ def _try(session: Any, work: dict[str, Any], feeds: list[list[Any]], trial: Any)
     alone = None
     try:
         first, second, both = (
-            _run(session, feeds[i], work["element_types"]) for i in trial["split"]
+            run(session, feeds[i], work["element_types"]) for i in trial["split"]
         )
         triples = zip(first, second, both, strict=True)
         alone = all(_joined(a, b, c, work["tolerances"]) for a, b, c in triples)

@@ -15,6 +15,7 @@ from custom_ops.onnx._doctor.trial import shortened
 from custom_ops.onnx._fix.dynamic import Opened
 from custom_ops.onnx._proof.drawing import Feed, Undrawable, feeds
 from custom_ops.onnx._proof.proof import Proof, Verdict
+from custom_ops.onnx._running import storable
 from custom_ops.ops._samples import TOLERANCES
 
 SECONDS = 300.0
@@ -164,7 +165,7 @@ def _run(
     """Returns what the child said, and how it ended where it did not end well."""
     with tempfile.TemporaryDirectory() as folder:
         arrays = {
-            f"{i}_{j}": _plain(array)
+            f"{i}_{j}": storable(array)
             for i, feed in enumerate([*drawn, *more])
             for j, array in enumerate(feed.arrays)
         }
@@ -185,10 +186,3 @@ def _run(
     if done.code is None:
         return done.answers, f"did not end within {seconds:g} s"
     return done.answers, f"ended onnxruntime's process with {done.code}"
-
-
-def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns an array of a dtype that NumPy can save: bits where it does not know the numbers."""
-    if array.dtype.kind in "biufcU":
-        return array
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
