@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from custom_ops.debug._graph import Array, Graph, Node, used
+from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import fits
 from custom_ops.debug._pairing import (
     Candidate,
@@ -17,6 +17,7 @@ from custom_ops.debug._pairing import (
 )
 from custom_ops.debug._recording import Recording, Ref
 from custom_ops.onnx._verify import to_array
+from custom_ops.onnx._walk import used
 
 _FAULTS, _TRIALS = 8, 12  # faults that are passed, and runs for each
 _PARTNERS = 3  # that are tried for one value

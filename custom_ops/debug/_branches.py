@@ -38,7 +38,7 @@ def taken(graph: Graph, feeds: Mapping[str, Array], libraries: Sequence[str] = (
 def _inlined(graph: Graph, values: Mapping[str, bool]) -> Graph:
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.proto)
-    taken_names = {name for node in graph.nodes for name in _graph.used(node.proto)}
+    taken_names = {name for node in graph.nodes for name in _walk.used(node.proto)}
     taken_names |= set(graph.producer) | set(graph.initializers)
     del proto.graph.node[:]
     for node in graph.nodes:

@@ -16,6 +16,7 @@ from custom_ops.onnx import _scopes, _storage, _walk
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._running import LEVELS
 from custom_ops.onnx._scopes import Scope
+from custom_ops.onnx._walk import used
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -170,7 +171,7 @@ def of_proto(
     nodes = []
     for i, (node, scope) in enumerate(zip(graph.node, scopes, strict=True)):
         constant = node.op_type in ("Shape", "Size") or (
-            used(node) <= constants and not node.op_type.startswith("Random")
+            constants.issuperset(used(node)) and not node.op_type.startswith("Random")
         )
         if constant:
             constants.update(filter(None, node.output))
@@ -202,22 +203,6 @@ def _leaving(graph: onnx.GraphProto, units: Sequence[object]) -> set[str]:
         if name not in unit_of or name not in named
     )
     return leaving
-
-
-def used(node: onnx.NodeProto) -> set[str]:
-    """Returns the names of the values that a node uses, those inside its graphs included."""
-    names = set(filter(None, node.input))
-    waiting = list(_walk.subgraphs(node))
-    made: set[str] = set()
-    while waiting:
-        graph = waiting.pop()
-        made.update(each.name for each in (*graph.input, *graph.initializer))
-        for inner in graph.node:
-            names.update(filter(None, inner.input))
-            made.update(filter(None, inner.output))
-            waiting.extend(_walk.subgraphs(inner))
-        names.update(each.name for each in graph.output)
-    return names - made
 
 
 def with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
@@ -308,7 +293,7 @@ def regions(graph: Graph, cuts: Collection[str]) -> dict[str, list[Node]]:
             if node.index in inside:
                 continue
             inside[node.index] = node
-            outside = used(node.proto).difference(cuts)
+            outside = [name for name in used(node.proto) if name not in cuts]
             waiting += [graph.producer[name] for name in outside if name in graph.producer]
         found[cut] = [inside[i] for i in sorted(inside)]
     return found

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from custom_ops.debug._float64 import Replay
-from custom_ops.debug._graph import Array, Graph, Node, regions, used
+from custom_ops.debug._graph import Array, Graph, Node, regions
 from custom_ops.debug._inside import LOOP_BODY
 from custom_ops.debug._kinds import LOOPS, VIEWS, fits, torch_kind
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.onnx._verify import to_array
+from custom_ops.onnx._walk import used
 
 _MOST_PARTNERS = 64  # that are tried for one value
 _ALIKE = 2.0  # what it counts that the numbers are the same; that two values have partners: 2

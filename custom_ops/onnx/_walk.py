@@ -65,3 +65,24 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def domain(name: str) -> str:
     """Returns a domain by its usual name: "ai.onnx" is ""."""
     return "" if name in DEFAULT_DOMAINS else name
+
+
+def used(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Returns the names of the values that a node uses, itself or in its graphs, in order."""
+    names = dict.fromkeys(filter(None, node.input))
+    for graph in subgraphs(node):
+        names |= _free(graph)
+    return tuple(names)
+
+
+def _free(graph: onnx.GraphProto) -> dict[str, None]:
+    """Returns the values outside of a graph that its nodes and outputs use, in order."""
+    own = {each.name for each in graph.input}
+    own.update(each.name for each in graph.initializer)
+    own.update(each.values.name for each in graph.sparse_initializer)
+    names: dict[str, None] = {}
+    for node in graph.node:
+        names |= dict.fromkeys(used(node))
+        own.update(node.output)
+    names |= dict.fromkeys(each.name for each in graph.output)
+    return {name: None for name in names if name and name not in own}

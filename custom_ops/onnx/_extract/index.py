@@ -26,7 +26,7 @@ class Index:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
         self.nodes = list(graph.node)
-        self.needs = [_needs(node) for node in self.nodes]
+        self.needs = [_walk.used(node) for node in self.nodes]
         self.makes = [tuple(filter(None, node.output)) for node in self.nodes]
         self.initializers = {each.name: each for each in graph.initializer}
         self.sparse = {each.values.name: each for each in graph.sparse_initializer}
@@ -136,30 +136,3 @@ class Index:
     def data(self) -> set[str]:
         """The values that depend on the numbers of an input, not on its shape alone."""
         return self.ahead(self._sources, numbers=True)
-
-
-def _needs(node: onnx.NodeProto) -> tuple[str, ...]:
-    names = dict.fromkeys(filter(None, node.input))
-    if node.attribute:
-        names |= captured(node)
-    return tuple(names)
-
-
-def captured(node: onnx.NodeProto) -> dict[str, None]:
-    """Returns the values outside of a node that the graphs inside it use, in order."""
-    names: dict[str, None] = {}
-    for graph in _walk.subgraphs(node):
-        names |= _free(graph)
-    return names
-
-
-def _free(graph: onnx.GraphProto) -> dict[str, None]:
-    own = {each.name for each in graph.input}
-    own.update(each.name for each in graph.initializer)
-    own.update(each.values.name for each in graph.sparse_initializer)
-    used: dict[str, None] = {}
-    for node in graph.node:
-        used |= dict.fromkeys(_needs(node))
-        own.update(node.output)
-    used |= dict.fromkeys(each.name for each in graph.output)
-    return {name: None for name in used if name and name not in own}
