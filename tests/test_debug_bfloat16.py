@@ -90,6 +90,16 @@ def test_a_fault_in_a_simulated_model(exported: Exported, weight: str, op_type: 
         found.bundle(path.with_suffix(".zip"))
 
 
+def test_a_fresh_export_is_simulated_too(exported: Exported) -> None:
+    module, x, path = exported
+    model = onnx.load(path)
+    node = next(each for each in model.graph.node if each.op_type == "Relu")
+    node.op_type = "Abs"
+    found = custom_ops.debug.compare(module, model, x, simulate=True)
+    assert [fault.difference for fault in found.faults] == ["op is Abs, not Relu"]
+    assert not any("does not export afresh" in note for note in found.notes)
+
+
 def test_our_ops_have_kernels(tmp_path: Path) -> None:
     module = custom_ops.MulAdd(0.5).eval()
     a, b = torch.randn(2, 4, 5).bfloat16()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import torch
 
@@ -16,9 +17,11 @@ from custom_ops.debug import (
     _approximate,
     _branches,
     _culprit,
+    _feeds,
     _graph,
     _inside,
     _pairing,
+    _precision,
     _record,
     _runs,
 )
@@ -46,7 +49,7 @@ def compare(
     tolerance: float | None = None,
     session: onnxruntime.InferenceSession | None = None,
     limit: float = 8.0,
-    libraries: Sequence[str] = (),
+    libraries: Sequence[str | os.PathLike[str]] = (),
     details: bool = False,
     explain: bool = True,
     simulate: bool = False,
@@ -63,8 +66,9 @@ def compare(
     Args:
         module: The reference: a torch module, in the mode in which it was exported, or a model:
             before an optimization, in float32, for another runtime.
-        model: The model to judge: path, bytes or ModelProto.
-        args: The inputs of the module; one tensor stands for itself. Of a model: arrays by name.
+        model: The model to judge: path, bytes, ModelProto or onnx_ir.Model.
+        args: The inputs of the module; one tensor stands for itself. Of a model: arrays or
+            tensors by name.
         kwargs: The keyword inputs of the module.
         tolerance: The limit of every value, as an absolute difference, in place of those below.
         session: The session to judge, with its options and providers; one of our own if left out.
@@ -72,7 +76,8 @@ def compare(
             against the same ops in float64, one eps of the dtype times the largest magnitude,
             and the change in float64 when the inputs move by half a unit in the last place. Of
             two models: the second of these, and the change of the piece when its inputs so move,
-            both in the coarser dtype.
+            both in the coarser dtype; of an output of the session, the change of the whole model
+            when its inputs and weights so move.
         libraries: Files of further libraries of custom ops that the model needs.
         details: Whether to compute `Value.details` of all values, not only of those at fault.
         explain: Whether to export the module afresh where there is a fault, and tell how the
@@ -105,7 +110,7 @@ def compare(
     _check_number("limit", limit)
     _check_number("memory", memory)
     work = Work(
-        libraries,
+        [_loaded(each) for each in libraries],
         session,
         Allowed(limit, tolerance, details),
         explain=explain,
@@ -116,10 +121,10 @@ def compare(
     with garbage_kept():  # what is recorded looks like ever more cycles
         if isinstance(module, torch.nn.Module):
             return _compare_module(module, read(model), _call(args, kwargs), work)
-        if not isinstance(module, (str, os.PathLike, bytes, onnx.ModelProto)):
+        if not isinstance(module, (str, os.PathLike, bytes, onnx.ModelProto, ir.Model)):
             raise ValueError(
-                "compare: module must be a torch.nn.Module, or a model as path, bytes or "
-                f"ModelProto, got {module!r}"
+                "compare: module must be a torch.nn.Module, or a model as path, bytes, "
+                f"ModelProto or onnx_ir.Model, got {type(module).__name__}"
             )
         if not isinstance(args, Mapping):
             raise ValueError(
@@ -132,6 +137,19 @@ def compare(
 def _check_number(name: str, value: float | None) -> None:
     if value is not None and not 0 <= value < math.inf:
         raise ValueError(f"compare: {name} must be a finite number, 0 or more, got {value}")
+
+
+def _loaded(library: str | os.PathLike[str]) -> str:
+    """Returns a library of custom ops, once it has been registered for a try."""
+    path = os.fspath(library)
+    try:
+        onnxruntime.SessionOptions().register_custom_ops_library(path)
+    except Exception as error:
+        raise ValueError(
+            f"compare: libraries must be files that onnxruntime can register, got {path!r}: "
+            f"{first_line(error)}; check the path, and that it is built for this machine"
+        ) from error
+    return path
 
 
 def _call(
@@ -160,11 +178,8 @@ def _compare_module(
                 "none; make them with torch.from_numpy where they are arrays"
             )
         names = _verify.names_in_model("compare", graph.inputs, own)
-        feeds = {
-            name: _verify.to_array(tensor)
-            for name, tensor in zip(names, call.tensors, strict=True)
-            if name in graph.inputs
-        }
+        tensors = {n: t for n, t in zip(names, call.tensors, strict=True) if n in graph.inputs}
+        feeds = _feeds.typed(graph, _feeds.arrays_of(tensors))
     if any(each.training for each in module.modules()):
         work.notes.append(
             "the module is in training mode, where dropout draws and batch normalisation takes the "
@@ -177,29 +192,35 @@ def _compare_module(
     with work.part("instrumented"), running("model"):
         graph = _branches.taken(graph, feeds, work.libraries)
         arriving = _runs.instrumented(graph, feeds, work.libraries, memory=work.memory)
+        work.notes += _precision.hint(graph, arriving, recording)
     with work.part("pairing"):
-        pairs = _pairing.pair(graph, arriving, recording)
-        if pairs.approximate:
 
-            def run(fed: Mapping[str, Array]) -> dict[str, Array]:
-                return _runs.cut(graph, fed, feeds, work.libraries, list(arriving))
+        def run(fed: Mapping[str, Array]) -> dict[str, Array]:
+            typed = _runs.as_fed(fed, arriving)
+            return _runs.cut(graph, typed, feeds, work.libraries, list(arriving))
 
+        if _pairing.names_modules(graph):
+            pairs = _pairing.pair(graph, arriving, recording)
+        else:
             pairs = _approximate.pair(graph, arriving, recording, run)
         results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}
     with work.part("cut"):
         expected = {name: _verify.to_array(result) for name, result in results.items()}
-        introduced = _runs.cut(graph, expected, feeds, work.libraries, memory=work.memory)
+        fed = _runs.as_fed(expected, arriving)
+        introduced = _runs.cut(graph, fed, feeds, work.libraries, memory=work.memory)
 
     def explained(faults: list[Fault]) -> list[Fault]:
         with work.part("fresh export"):
             try:
-                again = fresh(module, call, graph, recording, feeds, bodies=work.bodies)
+                again = fresh(
+                    module, call, graph, recording, feeds, work.libraries, bodies=work.bodies
+                )
             except Exception as error:  # of torch's exporter, which may raise anything
                 work.notes.append(f"the module does not export afresh: {first_line(error)}")
                 return faults
             return _culprit.explained(faults, Paired(graph, pairs.of_value), again)
 
-    runs = Runs(feeds, plain, arriving, expected, introduced)
+    runs = Runs(feeds, plain, arriving, expected, expected, fed, introduced)
     return work.judged(
         document.name,
         Judge(graph, TorchSide(recording, pairs.of_value), work.allowed, runs),

@@ -46,6 +46,7 @@ def of_region(
     region: Sequence[Node],
     name: str,
     known: Mapping[str, Array],
+    expected: Array,
     ops: Sequence[Op],
     result: int,
 ) -> Evidence:
@@ -55,7 +56,8 @@ def of_region(
         graph: The model.
         region: The nodes that make the value, in order.
         name: Of the value.
-        known: What the inputs of the model and the values that are compared should be.
+        known: What is fed for the inputs of the model and the values that are compared.
+        expected: What the value should be, of whatever dtype.
         ops: The ops of torch that give it.
         result: Which of the tensors that the last of them gives it is.
     """
@@ -75,8 +77,7 @@ def of_region(
     model.graph.node.extend(node.proto for node in region)
     model.functions.extend(_used(graph.proto.functions, model.graph))
     _strip(model)
-    expected = known[name]
-    kind = helper.np_dtype_to_tensor_dtype(expected.dtype)
+    kind = helper.np_dtype_to_tensor_dtype(known[name].dtype)
     model.graph.output.append(helper.make_tensor_value_info(name, kind, expected.shape))
     return Evidence(model, feeds, name, expected, tuple(ops), result)
 

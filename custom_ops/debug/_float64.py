@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from custom_ops.debug._moved import moved
 from custom_ops.debug._recording import Recording, Ref, Step
 
 _WIDE = {
@@ -145,7 +146,7 @@ class _Run:
             wide = _WIDE.get(tensor.dtype)
             found = tensor if wide is None else tensor.to(wide)
             if wide is not None and self._generator is not None:
-                found = _moved(found, _bits(tensor.dtype), self._generator)
+                found = moved(found, torch.finfo(tensor.dtype).eps, self._generator)
             self._inputs[key] = found
         return self._inputs[key]
 
@@ -167,27 +168,6 @@ def _drops_nothing(step: Step) -> bool:
             given = step.args[i] if i < len(step.args) else step.kwargs.get("dropout_p", 0.0)
             return bool(given == 0)
     return False
-
-
-def _bits(dtype: torch.dtype) -> int:
-    """Returns how many bits a significand of the dtype has, the hidden one included."""
-    return 1 - round(torch.tensor(torch.finfo(dtype).eps, dtype=torch.float64).log2().item())
-
-
-def _moved(wide: torch.Tensor, bits: int, generator: torch.Generator) -> torch.Tensor:
-    """Moves numbers by half a unit in the last place, up or down.
-
-    Those whose significand needs half of its bits at most stay: zeros, counts, masks and powers
-    of two are no results of rounding, and an index moved below its integer would be another one.
-    """
-    if wide.is_complex():
-        parts = torch.view_as_real(wide.resolve_conj())
-        return torch.view_as_complex(_moved(parts, bits, generator).contiguous())
-    fraction, exponent = torch.frexp(wide)
-    short = torch.remainder(torch.ldexp(fraction, torch.tensor(bits)), 2.0 ** (bits // 2)) == 0
-    signs = torch.randint(0, 2, wide.shape, generator=generator, dtype=torch.float64) - 0.5
-    step = torch.ldexp(signs.to(wide.device), exponent - bits)
-    return torch.where(short, wide, wide + step)
 
 
 def _lstm_layer(

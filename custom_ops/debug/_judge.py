@@ -95,7 +95,7 @@ class Judge:
         for name in sorted(self.regions, key=lambda name: self.graph.producer[name].index):
             expected, introduced = self.runs.expected[name], self.runs.introduced[name]
             metrics = measure(expected, introduced)
-            arrived = measure(expected, self.runs.arriving[name])
+            arrived = measure(self.runs.right[name], self.runs.arriving[name])
             value = self._value(name, self.regions[name], metrics, arrived, expected)
             wrong += not value.ok
             if self.allowed.details or (not value.ok and wrong <= _DETAILED):
@@ -108,14 +108,16 @@ class Judge:
         for name in self.graph.outputs:
             if name in runs.expected and name in runs.plain and name in runs.arriving:
                 metrics = measure(runs.arriving[name], runs.plain[name])
-                arrived = measure(runs.expected[name], runs.plain[name])
+                arrived = measure(runs.right[name], runs.plain[name])
                 value = self._value(name, [], metrics, arrived, runs.arriving[name])
                 yield replace(value, details=detail(runs.arriving[name], runs.plain[name]))
 
     def evidence(self, name: str) -> Evidence:
         """Returns what proves that a value is wrong."""
-        known = {**self.runs.feeds, **self.runs.expected}
-        return of_region(self.graph, self.regions[name], name, known, *self.reference.ops(name))
+        runs = self.runs
+        known = {**runs.feeds, **runs.fed}
+        expected, ops = runs.expected[name], self.reference.ops(name)
+        return of_region(self.graph, self.regions[name], name, known, expected, *ops)
 
     def _value(
         self,
@@ -152,7 +154,7 @@ class Judge:
 
     def _tied(self, node: Node, name: str) -> bool:
         """Says whether what a node introduces are other places of equal numbers."""
-        known = {**self.runs.feeds, **self.runs.expected}
+        known = {**self.runs.feeds, **self.runs.fed}
         expected, introduced = self.runs.expected[name], self.runs.introduced[name]
         return tied(node.proto, name, known, expected, introduced)
 

@@ -17,7 +17,7 @@ from custom_ops.debug._recording import Recording, Ref, Step
 
 # The largest change of a result is a sample of as many as it has elements. Where these are few,
 # random signs may cancel by chance, and are drawn again.
-_MANY, _DRAWS = 100, 4
+MANY, DRAWS = 100, 4
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _of_the_chosen(
             return Limit(factor * terms["rounding"], "rounding", "float64 gives another shape")
         terms["float64"] = _apart(value, exact)
         if factor * max(terms.values()) < enough:
-            draws = 1 if value.numel() >= _MANY else _DRAWS
+            draws = 1 if value.numel() >= MANY else DRAWS
             moved = [_apart(replay.run(seed), exact) for seed in range(draws)]
             terms["conditioning"] = max(moved)
         if replay.lacking:
@@ -136,7 +136,7 @@ def _others_chosen(
     """Says whether rounding alone takes the result further, by choosing other elements."""
     value = recording.value(target)
     replay = Replay(recording, target, stops, choosing=True)
-    for seed in (None, *range(_DRAWS)):
+    for seed in (None, *range(DRAWS)):
         try:
             found = replay.run(seed)
         except (RuntimeError, IndexError):  # there are more or fewer of them

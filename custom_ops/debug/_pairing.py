@@ -65,8 +65,14 @@ class Candidate:
         return self.step.modules[-1].call
 
 
+def names_modules(graph: Graph) -> bool:
+    """Returns whether most nodes say which module they come from."""
+    nodes = [node for node in graph.nodes if not node.constant and not node.inner]
+    return sum(node.scope is not None for node in nodes) * 2 >= len(nodes)
+
+
 def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pairs:
-    """Pairs the values of a model with the results of torch.
+    """Pairs the values of a model that names modules with the results of torch.
 
     Args:
         graph: The model.
@@ -75,25 +81,14 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
     """
     candidates = candidates_of(recording)
     nodes = [node for node in graph.nodes if not node.constant and not node.inner]
-    known = [node for node in nodes if node.scope is not None]
-    approximate = len(known) * 2 < len(nodes)
-
-    def path(node: Node) -> str | None:
-        if approximate:
-            return ""
-        if node.scope is None:
-            return None
-        return recording.aliases.get(node.scope.path, node.scope.path)
-
     ours: dict[str, list[tuple[Node, str]]] = defaultdict(list)
     for node in nodes:
-        where = path(node)
-        for name in node.proto.output:
-            if name in values and where is not None:
-                ours[where].append((node, name))
+        if node.scope is not None:
+            where = recording.aliases.get(node.scope.path, node.scope.path)
+            ours[where] += [(node, name) for name in node.proto.output if name in values]
     theirs: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
-        theirs["" if approximate else candidate.step.path].append(candidate)
+        theirs[candidate.step.path].append(candidate)
     of_value = outputs_of(graph, values, recording)
     leaving = leaving_of(graph)
     for where, makers in ours.items():
@@ -102,7 +97,7 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
     of_value = _that_read_the_same(graph, values, candidates, of_value)
     of_value = _past_merged(graph, of_value, recording)
     unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
-    return Pairs(of_value, tuple(unmatched), approximate)
+    return Pairs(of_value, tuple(unmatched), False)
 
 
 def outputs_of(graph: Graph, values: Mapping[str, Array], recording: Recording) -> dict[str, Ref]:

@@ -19,15 +19,28 @@ class Runs:
         feeds: The inputs of the model.
         plain: The outputs of the session to judge.
         arriving: What the whole model gives without optimization.
-        expected: What the values should be.
-        introduced: What the regions give where they are fed with what is expected.
+        right: What the values should be.
+        expected: What they should be where those before them are as they are fed: the same, but
+            behind numbers that the model's dtype does not have.
+        fed: The same in the dtypes of the model.
+        introduced: What the regions give where they are fed with that.
     """
 
     feeds: Mapping[str, Array]
     plain: Mapping[str, Array]
     arriving: Mapping[str, Array]
+    right: Mapping[str, Array]
     expected: Mapping[str, Array]
+    fed: Mapping[str, Array]
     introduced: Mapping[str, Array]
+
+
+def as_fed(expected: Mapping[str, Array], made: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns values as a model can be fed with them: in the dtypes of those that it makes."""
+    with np.errstate(all="ignore"):
+        return {
+            name: array.astype(made[name].dtype, copy=False) for name, array in expected.items()
+        }
 
 
 def fetch(

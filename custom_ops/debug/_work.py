@@ -25,6 +25,7 @@ _REMEDIES = {
     "model": "pass inputs of the sizes and dtypes that it was exported with, or look with "
     "`custom-ops doctor` why it does not load",
 }
+_REMEDIES["reference"] = _REMEDIES["model"]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +109,13 @@ def export(
         )
     outputs = list(output_names) if output_names else None
     by = by_dynamo if exporter == "dynamo" else by_torchscript
-    with bodies_kept() as add_bodies:
-        exported, further = by(model, call, opset, names, outputs, dynamic_shapes)
-    add_bodies(exported)
-    if lowering in ("decomposed", "native"):
-        # The bodies of the user's custom nodes; a marker stays, as it is asked for by name.
-        InlinePass(criteria=lambda function: function.domain != _marker.DOMAIN)(exported)
-    lowered = lower(exported, lowering, chosen)
-    RemoveUnusedNodesPass()(lowered)  # TorchScript leaves loops whose results nobody reads
-    _stamp(lowered, model, chosen)
+    made, further = lowered(
+        lambda: by(model, call, opset, names, outputs, dynamic_shapes), lowering, chosen
+    )
+    _stamp(made, model, chosen)
 
     with written_beside(path) as file:
-        write(lowered, file)
+        write(made, file)
         _check(file)
         _check_kernels(file, chosen)
         if not verify:
@@ -128,6 +123,27 @@ def export(
         calls = [call, *(further_calls(verify_args, call) or further)]
         kernels = {"custom": ("native",), "decomposed": ("none",), "native": ("none",)}
         return _verified(file, model, calls, names, kernels.get(lowering, ("native", "none")))
+
+
+def lowered(
+    exporting: Callable[[], tuple[ir.Model, list[Call]]], lowering: str, target: Target
+) -> tuple[ir.Model, list[Call]]:
+    """Exports a module and lowers our ops, whether the target runs the model or not.
+
+    Args:
+        exporting: Exports it; gives the model and arguments of further sizes that it takes.
+        lowering: As for `export`.
+        target: The release that will run it.
+    """
+    with bodies_kept() as add_bodies:
+        exported, further = exporting()
+    add_bodies(exported)
+    if lowering in ("decomposed", "native"):
+        # The bodies of the user's custom nodes; a marker stays, as it is asked for by name.
+        InlinePass(criteria=lambda function: function.domain != _marker.DOMAIN)(exported)
+    made = lower(exported, lowering, target)
+    RemoveUnusedNodesPass()(made)  # TorchScript leaves loops whose results nobody reads
+    return made, further
 
 
 def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
@@ -152,10 +168,10 @@ def _checked_opset(exporter: str, opset: int | None, target: Target) -> int:
     return opset
 
 
-def _stamp(lowered: ir.Model, model: torch.nn.Module, target: Target) -> None:
-    lowered.ir_version = min(max(lowered.ir_version or 0, 9), target.ir_version)
-    lowered.producer_name, lowered.producer_version = "custom_ops", custom_ops.__version__
-    lowered.doc_string = f"{type(model).__name__}, exported from torch {torch.__version__}"
+def _stamp(made: ir.Model, model: torch.nn.Module, target: Target) -> None:
+    made.ir_version = min(max(made.ir_version or 0, 9), target.ir_version)
+    made.producer_name, made.producer_version = "custom_ops", custom_ops.__version__
+    made.doc_string = f"{type(model).__name__}, exported from torch {torch.__version__}"
 
 
 def _check(file: Path) -> None:
