@@ -405,6 +405,19 @@ def test_run(exported: Path, kernels: str, folder: Path) -> None:
     np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("command", [("run",), ("verify", "nets:full")])
+def test_a_library_of_the_session(command: tuple[str, ...], folder: Path) -> None:
+    assert call("export", "nets:full", "custom.onnx", "--lowering", "custom").code == 0
+    first, *rest = command
+    arguments = (first, "custom.onnx", *rest, "--kernels", "none")
+    assert call(*arguments).code == 1
+    outcome = call(*arguments, "--library", custom_ops.get_library_path())
+    assert outcome.code == 0, outcome.err
+    outcome = call(*arguments, "--library", "nowhere.so")
+    assert outcome.code == 1
+    assert "nowhere.so" in outcome.sentence
+
+
 def test_run_draws_what_is_not_given(exported: Path) -> None:
     drawn = json.loads(call("run", str(exported), "--json").out)
     assert drawn["inputs"]["x"]["shape"] == [1, 3, 16, 16]

@@ -3,13 +3,14 @@
 import shlex
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from custom_ops._cli.options import AsJson, Kernels, Model
+from custom_ops._cli.options import AsJson, Kernels, Libraries, Model
 from custom_ops._cli.output import Failure, progress, write
 from custom_ops._cli.tensors import chosen, feeds, named, save_arrays
 from custom_ops._errors import first_line
@@ -21,6 +22,7 @@ _SECONDS = 3.0  # of timing; slow models get fewer runs
 def run(
     model: Model,
     kernels: Kernels = "native",
+    library: Libraries = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +45,7 @@ def run(
     shapes = named("--shape", shape or (), "x=2x3x8x8")
     files = named("--input", given or (), "x=file.npy")
     with progress("Opening the model") as report:
-        session = open_session(model, kernels)
+        session = open_session(model, kernels, library or ())
         inputs = feeds(session.get_inputs(), shapes, files)
         report("Running", 0, 0)
         try:
@@ -80,8 +82,8 @@ def run(
     write(result, table, as_json)
 
 
-def open_session(model: Path, kernels: str) -> Any:
-    """Opens a session on a file, or says in one sentence why not."""
+def open_session(model: Path, kernels: str, libraries: Sequence[str]) -> Any:
+    """Opens a session on a file, with libraries of custom ops, or says in one sentence why not."""
     import onnxruntime
 
     import custom_ops.onnx
@@ -92,6 +94,8 @@ def open_session(model: Path, kernels: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     try:
+        for library in libraries:
+            options.register_custom_ops_library(library)
         return custom_ops.onnx.session(model, kernels=kernels, sess_options=options)
     except Exception as error:
         read(model)  # which says it where the file is no model

@@ -3,7 +3,7 @@
 from typing import Any
 
 from custom_ops._cli.modules import find
-from custom_ops._cli.options import Args, AsJson, Factory, Kernels, Model
+from custom_ops._cli.options import Args, AsJson, Factory, Kernels, Libraries, Model
 from custom_ops._cli.output import Failure, end, progress, write
 from custom_ops._cli.run import open_session
 from custom_ops._errors import first_line
@@ -14,6 +14,7 @@ def verify(
     factory: Factory,
     args: Args = None,
     kernels: Kernels = "native",
+    library: Libraries = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare an ONNX file in ONNX Runtime with its torch module.
@@ -21,7 +22,7 @@ def verify(
     On the example inputs, and on two other sizes where the file leaves sizes open.
     """
     with progress("Loading the model and the module") as report:
-        session = open_session(model, kernels)
+        session = open_session(model, kernels, library or ())
         found = find(factory, args or ())
         report("Comparing", 0, 0)
         import custom_ops.onnx
@@ -33,6 +34,7 @@ def verify(
                 found.args,
                 more_args=_other_sizes(found.args, session.get_inputs()),
                 kernels=kernels,
+                libraries=library or (),
             )
         except Exception as error:
             raise Failure(

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ def verify(
     more_args: Sequence[Sequence[Any]] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
     kernels: str = "native",
+    libraries: Sequence[str | os.PathLike[str]] = (),
 ) -> Verification:
     """Runs a model in ONNX Runtime and the module in torch, and compares the outputs.
 
@@ -85,6 +87,7 @@ def verify(
             that the module refuses count as not checked.
         tolerances: By dtype of the output; `custom_ops.ops._samples.TOLERANCES` if left out.
         kernels: Who runs our nodes; see `session`.
+        libraries: Files of further libraries of custom ops that the model needs.
 
     Returns:
         A `Verification`: true where all is equal, and printed as one line for each size.
@@ -100,7 +103,8 @@ def verify(
     first = Call(tuple(args), dict(kwargs or {}))
     calls = [first, *further_calls(more_args, first)]
     names = input_names(module, first)
-    return compare(model, calls, expected(module, calls), names, tolerances, kernels)
+    wanted = expected(module, calls)
+    return compare(model, calls, wanted, names, tolerances, kernels, libraries)
 
 
 def further_calls(more_args: Sequence[Any], first: Call) -> list[Call]:
@@ -137,6 +141,7 @@ def compare(
     names: Sequence[str],
     tolerances: Mapping[str, Tolerance] | None = None,
     kernels: str = "native",
+    libraries: Sequence[str | os.PathLike[str]] = (),
 ) -> Verification:
     """Runs a model on the tensors of each call, and compares the outputs with those wanted.
 
@@ -147,8 +152,12 @@ def compare(
         names: Names of the tensors of a call.
         tolerances: By dtype of the output.
         kernels: Who runs our nodes.
+        libraries: Files of further libraries of custom ops.
     """
-    runner = session(model, kernels=kernels)
+    options = onnxruntime.SessionOptions()
+    for library in libraries:
+        options.register_custom_ops_library(os.fspath(library))
+    runner = session(model, kernels=kernels, sess_options=options)
     own = [given.name for given in runner.get_inputs()]
     names = names_in_model("verify", own, names)
     checks = []
