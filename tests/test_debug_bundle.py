@@ -121,6 +121,7 @@ def all_are_others(found: Comparison, folder: Path) -> int:
     (actual,) = session.run(None, feeds)
     apart = np.nan_to_num(np.abs(actual - arrays["expected"]))
     assert float(facts["introduced"]) == pytest.approx(float(apart.max()), rel=1e-6)
+    assert apart.max() > facts["limit"] or np.isnan(actual).any()
     readme = (folder / "README.md").read_text()
     assert f"is off by {facts['introduced']:.3g}; " in readme
     assert ": " not in facts["difference"], "a number of a weight"
@@ -176,7 +177,7 @@ def test_every_weight_is_scrambled(name: str, exporter: str, tmp_path: Path) -> 
     change(model, shape)
     found = custom_ops.debug.compare(module, model, x)
     found.bundle(tmp_path / "fault.zip", scramble=True)
-    assert reproduced(tmp_path / "fault.zip", tmp_path / "there")[0] == 1
+    zipfile.ZipFile(tmp_path / "fault.zip").extractall(tmp_path / "there")
     assert all_are_others(found, tmp_path / "there") == weights
     found.bundle(tmp_path / "other.zip", scramble=True)
     once, again = (files_of(tmp_path / name)["model.onnx"] for name in ("fault.zip", "other.zip"))
