@@ -443,6 +443,26 @@ def test_an_optimization_is_no_region(comparisons: dict[str, Comparison], tmp_pa
     assert not (tmp_path / "other.zip").exists()
 
 
+def test_a_type_that_numpy_does_not_write(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["": 18]>
+        g (float[3, 3] x) => (float[3, 3] y) {
+            b = Cast <to = 16> (x) t = Transpose <perm = [1, 0]> (b) y = Cast <to = 1> (t)
+        }
+        """
+    )
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(model)
+    wrong.graph.node[1].attribute[0].ints[:] = [0, 1]
+    x = np.arange(9, dtype=np.float32).reshape(3, 3)
+    found = custom_ops.debug.compare(model, wrong, {"x": x})
+    with pytest.raises(
+        ValueError, match=r"^bundle: fault must be of types .*, got bfloat16 of 'b'; "
+    ):
+        found.bundle(tmp_path / "fault.zip")
+
+
 def test_wrong_arguments(comparisons: dict[str, Comparison], tmp_path: Path) -> None:
     found = comparisons["scaled"]
     with pytest.raises(ValueError, match=r"^bundle: fault must be one of the faults, got 7; they"):

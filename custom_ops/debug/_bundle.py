@@ -52,6 +52,12 @@ def write(
             f"bundle: fault must be one of the first {MOST}, got {found.name!r}; compare with the "
             "earlier ones mended"
         )
+    for name, array in {**evidence.feeds, found.name: evidence.expected}.items():
+        if array.dtype.isbuiltin != 1 or array.dtype.kind == "O":
+            raise ValueError(
+                f"bundle: fault must be of types that NumPy writes, got {array.dtype} of {name!r}; "
+                "compare in float32"
+            )
     if scramble:
         evidence, found = _scramble.scrambled(evidence, found)
     with written_beside(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as out:
