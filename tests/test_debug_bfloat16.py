@@ -71,11 +71,11 @@ def test_simulated(exported: Exported) -> None:
         ("Gemm", "bfloat16", "simulated"),
         ("Softmax", "bfloat16", "simulated"),
     ]
-    largest = [value.metrics.largest for value in found.values if value.metrics is not None]
+    largest = [value.metrics.largest for value in found.values]
     limits = [value.limit for value in found.values]
     assert limits == [8 * 2.0**-7 * top for top in largest]
     # What torch rounds, the simulation rounds too: at most a unit in the last place apart.
-    assert all((value.introduced or 0.0) <= value.limit / 8 for value in found.values)
+    assert all(value.introduced <= value.limit / 8 for value in found.values)
     assert "bfloat16 simulated" in " ".join(str(found).split())
     assert any(note.startswith("simulated: Conv, ") for note in found.notes)
 

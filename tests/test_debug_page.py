@@ -16,7 +16,6 @@ import pytest
 
 from custom_ops.debug import Comparison, Fault, Unmatched, Value
 from custom_ops.debug._metrics import detail, measure
-from custom_ops.debug._page.series import series
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 EVIL = "</script><img src=http://somewhere><!--"
@@ -140,11 +139,6 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert "0 values compared" in empty._repr_html_()
     replace(empty, comparable=False).to_html(tmp_path / "q.html")
     assert "✕ Not comparable" in Page((tmp_path / "q.html").read_text("utf-8")).texts
-
-
-def test_a_value_that_was_not_compared() -> None:
-    drawn = series(Comparison(values=(replace(value(0), metrics=None, arriving=None),), faults=()))
-    assert np.isnan([*drawn.introduced, *drawn.inherited]).all()
 
 
 def test_the_short_form_is_of_itself() -> None:

@@ -116,7 +116,7 @@ def judge(case: Case, clean: Comparison, right: dict[str, Any], placed: Placed) 
         shown = values(case, placed.model, [value.name for value in regions])
         for value in regions:
             size = changed(shown[value.name], right[value.name]) if value.name in right else 0.0
-            before = next((v.introduced or 0.0 for v in clean.values if v.name == value.name), 0.0)
+            before = next((v.introduced for v in clean.values if v.name == value.name), 0.0)
             if size - before > value.limit:
                 found.small = 0
                 found.wrong.append(f"{what}: missed; changes {size:.3g}, limit {value.limit:.3g}")

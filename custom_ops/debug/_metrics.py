@@ -48,6 +48,11 @@ class Metrics:
     disagree: int = 0
     mismatch: str = ""
 
+    @property
+    def apart(self) -> float:
+        """The largest difference; infinite where shapes disagree, or what is no number."""
+        return math.inf if self.disagree or self.mismatch else self.max_abs
+
     def within(self, limit: float) -> bool:
         """Returns whether nothing differs by more than a limit, in kind or in what is no number."""
         return self.max_abs <= limit and not self.disagree and not self.mismatch

@@ -156,9 +156,9 @@ def summary(comparison: "Comparison") -> str:
 def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in columns:
-        number = name in ("introduced", "inherited", "difference", "by optimization", "limit")
-        justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=number)
+        digits = name in ("introduced", "inherited", "difference", "by optimization", "limit")
+        justify: Literal["left", "right"] = "right" if digits else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=digits)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
@@ -173,7 +173,7 @@ def _faults(faults: Sequence["Fault"]) -> Table:
             fault.op_type if fault.kind == "nodes" else f"{fault.op_type}\n({fault.kind})",
             apart(fault.metrics),
             apart(fault.arriving),
-            _number(fault.limit),
+            number(fault.limit),
             _place(fault.source),
         )
         for fault in faults
@@ -190,7 +190,7 @@ def _narrow_faults(faults: Sequence["Fault"]) -> Text:
             "module": ", ".join(fault.module),
             "introduced": apart(fault.metrics).replace("\n", ", "),
             "inherited": apart(fault.arriving).replace("\n", ", "),
-            "limit": _number(fault.limit),
+            "limit": number(fault.limit),
             "source": _place(fault.source),
         }
         lines += ["", f"fault at {_node(fault)}"]
@@ -204,7 +204,7 @@ def _outputs(comparison: "Comparison") -> list[RenderableType]:
         return [
             Text(
                 f"output {output.name}: differs by {apart(output.arriving)}, by optimization "
-                f"{apart(output.metrics)} (limit {_number(output.limit)})"
+                f"{apart(output.metrics)} (limit {number(output.limit)})"
             )
             for output in comparison.outputs
         ]
@@ -213,7 +213,7 @@ def _outputs(comparison: "Comparison") -> list[RenderableType]:
             output.name,
             apart(output.arriving),
             apart(output.metrics),
-            _number(output.limit),
+            number(output.limit),
             "" if output.ok else "above",
         )
         for output in comparison.outputs
@@ -224,11 +224,11 @@ def _outputs(comparison: "Comparison") -> list[RenderableType]:
 
 def _worst(comparison: "Comparison") -> list[RenderableType]:
     """Shows the values closest to their limits, beside those at fault."""
-    near = [value for value in comparison.values if value.ok and _share(value) > 0]
-    near = sorted(near, key=_share, reverse=True)[:_WORST]
+    near = [value for value in comparison.values if value.ok and value.share > 0]
+    near = sorted(near, key=lambda value: value.share, reverse=True)[:_WORST]
     if comparison.ok:
         said = [
-            f"closest to its limit: {_node(value)} ({value.op_type}), {_share(value):.2g} of it"
+            f"closest to its limit: {_node(value)} ({value.op_type}), {value.share:.2g} of it"
             for value in near[:1]
         ]
         return [*map(Text, said)]
@@ -238,7 +238,7 @@ def _worst(comparison: "Comparison") -> list[RenderableType]:
             value.op_type,
             apart(value.metrics),
             apart(value.arriving),
-            _number(value.limit),
+            number(value.limit),
         )
         for value in near
     ]
@@ -265,14 +265,6 @@ def _unmatched(comparison: "Comparison") -> list[RenderableType]:
     return [Text("\n".join(lines))]
 
 
-def _share(value: "Value") -> float:
-    """Returns how much of its limit a value uses; 0 where nothing is introduced."""
-    introduced = value.introduced
-    if not introduced:
-        return 0.0
-    return introduced / value.limit if value.limit else math.inf
-
-
 def _node(value: "Value") -> str:
     return value.node or value.name
 
@@ -282,18 +274,17 @@ def _place(source: str) -> str:
     return "/".join(Path(source).parts[-2:])
 
 
-def apart(metrics: Metrics | None) -> str:
+def apart(metrics: Metrics) -> str:
     """Returns a difference in words, on lines: what disagrees, and its size."""
-    if metrics is None:
-        return "-"
     said = [metrics.mismatch] if metrics.mismatch else []
     if metrics.disagree:
         special = any((*metrics.nan, *metrics.infinite))
         said.append(f"{metrics.disagree:,} {'NaN or inf' if special else 'differ'}")
     if not said or 0 < metrics.max_abs < math.inf:
-        said.append(_number(metrics.max_abs))
+        said.append(number(metrics.max_abs))
     return "\n".join(said)
 
 
-def _number(number: float) -> str:
-    return f"{number:.3g}"
+def number(value: float) -> str:
+    """Returns a number with the digits that matter."""
+    return f"{value:.3g}"

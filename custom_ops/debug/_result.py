@@ -1,5 +1,6 @@
 """What a comparison finds: the values, the faults among them, and what found no partner."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Value:
         shape: Of the partner.
         dtype: Of the partner, as "float32".
         metrics: What the nodes introduce: their result where they are fed with the partners of
-            their inputs; None where that was not compared.
+            their inputs.
         arriving: The difference in the run of the whole model, earlier ones included.
         limit: The largest `introduced` that counts as rounding.
         limit_by: What the limit is made of: "rounding", "float64", "conditioning", "summation",
@@ -50,28 +51,34 @@ class Value:
     source: str
     shape: tuple[int, ...]
     dtype: str
-    metrics: Metrics | None
-    arriving: Metrics | None
+    metrics: Metrics
+    arriving: Metrics
     limit: float
     limit_by: str
     details: Details | None = None
     note: str = ""
 
     @property
-    def introduced(self) -> float | None:
+    def introduced(self) -> float:
         """Largest absolute difference that the nodes introduce."""
-        return self.metrics.max_abs if self.metrics is not None else None
+        return self.metrics.max_abs
 
     @property
-    def inherited(self) -> float | None:
+    def inherited(self) -> float:
         """Largest absolute difference in the run of the whole model."""
-        return self.arriving.max_abs if self.arriving is not None else None
+        return self.arriving.max_abs
+
+    @property
+    def share(self) -> float:
+        """How many times its limit the nodes introduce."""
+        if self.metrics.apart == 0:
+            return 0.0
+        return self.metrics.apart / self.limit if self.limit else math.inf
 
     @property
     def ok(self) -> bool:
         """Whether what the nodes introduce is within the limit."""
-        found = self.metrics
-        return found is None or found.within(self.limit)
+        return self.metrics.within(self.limit)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from custom_ops._plain import plain
 from custom_ops.debug import _report
 from custom_ops.debug._page import parts
 from custom_ops.debug._page.chart import chart
-from custom_ops.debug._page.series import SIGNS, level, series, share
+from custom_ops.debug._page.series import SIGNS, level, series
 from custom_ops.onnx import _page
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _data(comparison: "Comparison", rows: list["Value"]) -> str:
     for i, row in enumerate(rows):
         said = _report.value_as_dict(row)
         more = said.pop("details")
-        values.append(said | {"level": level(row), "share": _short(share(row), 4)})
+        values.append(said | {"level": level(row), "share": _short(row.share, 4)})
         if more is not None:
             more["heat"] = [[_short(cell, 3) for cell in line] for line in more["heat"]]
             details.append(_json(f"details-{i}", more))

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from custom_ops.debug import _report
-from custom_ops.debug._page.series import SIGNS, level, share
+from custom_ops.debug._page.series import SIGNS, level
+from custom_ops.debug._report import number
 
 if TYPE_CHECKING:
     from custom_ops.debug._metrics import Metrics
@@ -19,12 +20,7 @@ def text(said: object) -> str:
     return html.escape(str(said))
 
 
-def number(value: float | None) -> str:
-    """Returns a number with the digits that matter."""
-    return "-" if value is None else f"{value:.3g}"
-
-
-def difference(metrics: "Metrics | None") -> str:
+def difference(metrics: "Metrics") -> str:
     """Returns a difference in words: its size, or what disagrees."""
     return text(_report.apart(metrics)).replace("\n", ", ")
 
@@ -57,8 +53,8 @@ def _fault(fault: "Fault", row: int | None) -> str:
         shown = f'<button data-value="{row}">{name}</button>'
     where = ", ".join(fault.module)
     facts = [f"introduced {difference(fault.metrics)}", f"limit {number(fault.limit)}"]
-    times = share(fault)
-    if times is not None and 1 < times < float("inf"):
+    times = fault.share
+    if 1 < times < float("inf"):
         facts.append(f"{times:,.0f} times its limit" if times >= 10 else f"{times:.2g} times it")
     facts.append(f"inherited {difference(fault.arriving)}")
     lines = [

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from custom_ops.debug._metrics import Metrics
     from custom_ops.debug._result import Comparison, Value
 
 Level = Literal["fault", "near", "within", "exact", "none"]
@@ -21,7 +20,7 @@ SIGNS: dict[Level, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Series:
-    """Differences in the order of the graph; NaN where none was measured.
+    """Differences in the order of the graph.
 
     Infinite where shapes disagree, or an element is not finite on one side alone.
     """
@@ -44,36 +43,17 @@ def series(comparison: "Comparison") -> Series:
     """Returns what is drawn of a comparison."""
     values = comparison.values
     return Series(
-        tuple(_drawn(value.metrics) for value in values),
-        tuple(_drawn(value.arriving) for value in values),
+        tuple(value.metrics.apart for value in values),
+        tuple(value.arriving.apart for value in values),
         tuple(value.limit for value in values),
         tuple(i for i, value in enumerate(values) if not value.ok),
     )
 
 
-def share(value: "Value") -> float | None:
-    """Returns how many times its limit a value introduces; None where it was not compared."""
-    difference = _drawn(value.metrics)
-    if math.isnan(difference):
-        return None
-    if difference == 0:
-        return 0.0
-    return difference / value.limit if value.limit else math.inf
-
-
 def level(value: "Value") -> Level:
     """Returns how far a value is from its limit."""
-    times = share(value)
     if not value.ok:
         return "fault"
-    if times is None:
-        return "none"
-    if times == 0:
+    if value.share == 0:
         return "exact"
-    return "near" if times > 0.5 else "within"
-
-
-def _drawn(metrics: "Metrics | None") -> float:
-    if metrics is None:
-        return math.nan
-    return math.inf if metrics.disagree or metrics.mismatch else metrics.max_abs
+    return "near" if value.share > 0.5 else "within"
