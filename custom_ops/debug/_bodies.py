@@ -11,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 from custom_ops.debug import _graph
 from custom_ops.debug._graph import Graph
 from custom_ops.debug._kinds import snake
+from custom_ops.onnx import _walk
 from custom_ops.onnx._scopes import NAME_SCOPES
 
 
@@ -63,8 +64,7 @@ def _give_each_call_a_body(
         key = call.op_identifier()
         body = ir.serde.deserialize_function(ir.serde.serialize_function(bodies[key]))
         op = "::".join(filter(None, (call.domain, call.op_type)))
-        label = _graph.free(f"{_name(call)}/{op}", labels)
-        labels.add(label)
+        label = _walk.free_name(f"{_name(call)}/{op}", labels)
         # The runtime reads a body by the opset of the model.
         body.opset_imports.update(
             {d: v for d, v in model.opset_imports.items() if d in body.opset_imports}

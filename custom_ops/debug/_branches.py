@@ -69,7 +69,7 @@ def _rename(branch: onnx.GraphProto, node: onnx.NodeProto, taken_names: set[str]
             branch.node.append(onnx.helper.make_node("Identity", [result.name], [name]))
     for name in made:
         if name not in names and name in taken_names:
-            names[name] = _graph.free(name, taken_names)
+            names[name] = _walk.free_name(name, taken_names)
         taken_names.add(names.get(name, name))
     for tensor in branch.initializer:
         tensor.name = names.get(tensor.name, tensor.name)

@@ -157,8 +157,7 @@ def _call(
 ) -> Call:
     if isinstance(args, Mapping):
         return Call((), {**args, **(kwargs or {})})
-    given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-    return Call(given, dict(kwargs or {}))
+    return Call.of(args, kwargs)
 
 
 def _compare_module(
@@ -177,9 +176,7 @@ def _compare_module(
                 f"compare: args must hold tensors for the inputs {', '.join(graph.inputs)}, got "
                 "none; make them with torch.from_numpy where they are arrays"
             )
-        names = _verify.names_in_model("compare", graph.inputs, own)
-        tensors = {n: t for n, t in zip(names, call.tensors, strict=True) if n in graph.inputs}
-        feeds = _feeds.typed(graph, _feeds.arrays_of(tensors))
+        feeds = _feeds.typed(graph, _verify.feeds("compare", graph.inputs, own, call))
     if any(each.training for each in module.modules()):
         work.notes.append(
             "the module is in training mode, where dropout draws and batch normalisation takes the "

@@ -227,7 +227,7 @@ def cut_apart(
         The copy, and the name of the input of each value that is cut. Only those in use are there.
     """
     taken = {name for node in graph.nodes for name in used(node.proto)} | set(graph.producer)
-    fed = {name: free(f"{name}/fed", taken) for name in cuts}
+    fed = {name: _walk.free_name(f"{name}/fed", taken) for name in cuts}
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.proto)
     in_use: set[str] = set()
@@ -329,10 +329,3 @@ def _known_to_numpy(dtype: ir.DataType) -> bool:
     return (
         dtype.is_floating_point() and dtype.bitwidth >= 16 and dtype != ir.DataType.BFLOAT16
     ) or (dtype.is_integer() and dtype.bitwidth >= 8)
-
-
-def free(name: str, taken: set[str]) -> str:
-    """Returns a name that is not taken, like the one given."""
-    while name in taken:
-        name += "'"
-    return name

@@ -171,7 +171,7 @@ class Debugger:
             UnreadableModel: The file is no model, or its data cannot be read.
             ValueError: The inputs of the model are not those of the module.
         """
-        call = Call((args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
+        call = Call.of(args, kwargs)
         tape = self._recorded(module, call)
         document = _copied(read(model))
         _storage.check("run", document.proto, document.folder)
@@ -259,9 +259,7 @@ def _feeds(
     runner: onnxruntime.InferenceSession, module: torch.nn.Module, call: Call
 ) -> dict[str, _Array]:
     own = [given.name for given in runner.get_inputs()]
-    names = verification.names_in_model("run", own, input_names(module, call))
-    pairs = zip(names, call.tensors, strict=True)
-    return {name: verification.to_array(tensor) for name, tensor in pairs if name in own}
+    return verification.feeds("run", own, input_names(module, call), call)
 
 
 def _opened(tool: str, model: ModelLike, path: Path, force: bool) -> Document:

@@ -99,7 +99,7 @@ def export(
             "normalisation are exported as in training; call model.eval() first",
             stacklevel=2,
         )
-    call = Call((args,) if isinstance(args, torch.Tensor) else tuple(args), dict(kwargs or {}))
+    call = Call.of(args, kwargs)
     _inputs.check_dynamic_shapes(model, call, dynamic_shapes)
     names = list(input_names or _inputs.input_names(model, call))
     if len(names) != len(call.tensors):

@@ -23,6 +23,14 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    @classmethod
+    def of(
+        cls, args: Sequence[Any] | torch.Tensor, kwargs: Mapping[str, Any] | None = None
+    ) -> "Call":
+        """Returns the arguments as users give them: one tensor stands for itself."""
+        given = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+        return cls(given, dict(kwargs or {}))
+
     @property
     def leaves(self) -> list[Any]:
         """All values inside the arguments, however they are nested."""

@@ -159,15 +159,14 @@ def compare(
         options.register_custom_ops_library(os.fspath(library))
     runner = session(model, kernels=kernels, sess_options=options)
     own = [given.name for given in runner.get_inputs()]
-    names = names_in_model("verify", own, names)
     checks = []
     for call, outputs in zip(calls, wanted, strict=True):
         if isinstance(outputs, str):
             checks.append(Check(call.sizes, None, True, outputs))
             continue
-        feeds = {n: to_array(t) for n, t in zip(names, call.tensors, strict=True) if n in own}
+        arrays = feeds("verify", own, names, call)
         try:
-            actual = run(runner, feeds)
+            actual = run(runner, arrays)
         except Exception as error:
             note = f"the model raises: {first_line(error)}"
             checks.append(Check(call.sizes, float("nan"), False, note))
@@ -176,26 +175,30 @@ def compare(
     return Verification(tuple(checks))
 
 
-def names_in_model(tool: str, own: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-    """Returns what the tensors of a call are named in a model.
+def feeds(
+    tool: str, own: Sequence[str], names: Sequence[str], call: Call
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Returns the tensors of a call as inputs of a model.
 
     Args:
         tool: Who asks, for the error.
         own: The inputs of the model.
         names: Names of the tensors, from the module. They count where the model lacks some;
             where it has as many, the order does.
+        call: The tensors.
 
     Raises:
         ValueError: The model has other inputs.
     """
     if len(own) == len(names):
-        return own
-    if set(own) <= set(names):
-        return names
-    raise ValueError(
-        f"{tool}: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
-        "pass the arguments that it was exported with"
-    )
+        names = own
+    elif not set(own) <= set(names):
+        raise ValueError(
+            f"{tool}: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
+            "pass the arguments that it was exported with"
+        )
+    pairs = zip(names, call.tensors, strict=True)
+    return {name: to_array(tensor) for name, tensor in pairs if name in own}
 
 
 def run(

@@ -67,6 +67,16 @@ def domain(name: str) -> str:
     return "" if name in DEFAULT_DOMAINS else name
 
 
+def free_name(base: str, taken: set[str]) -> str:
+    """Returns a name that is not taken, the given one or one with a number, and takes it."""
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    taken.add(name)
+    return name
+
+
 def used(node: onnx.NodeProto) -> tuple[str, ...]:
     """Returns the names of the values that a node uses, itself or in its graphs, in order."""
     names = dict.fromkeys(filter(None, node.input))

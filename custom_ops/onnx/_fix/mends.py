@@ -76,11 +76,7 @@ def _node_name(subject: Subject) -> list[str]:
         for node in scope.node:
             name = node.name
             if name and name in seen:
-                number = 1
-                while f"{name}_{number}" in taken:
-                    number += 1
-                node.name = f"{name}_{number}"
-                taken.add(node.name)
+                node.name = _walk.free_name(name, taken)
                 done.append(node.name)
             seen.add(name)
     return [f"gave {len(done)} nodes names of their own, such as {done[0]!r}"] if done else []

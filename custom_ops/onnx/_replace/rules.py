@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnxscript.rewriter import pattern as rewriter
 
-from custom_ops.onnx import _nodes
+from custom_ops.onnx import _nodes, _walk
 from custom_ops.onnx._replace import shapes
 
 WAS = "custom_ops.was"  # in the notes of a node that are not written: what it was
@@ -160,12 +160,14 @@ def _put(place: _Place, scope: ir.Graph | ir.Function, root: ir.Node, delta: Any
         value.metadata_props.update(replaced.metadata_props)
     for i, node in enumerate(new):
         base = root.name or str(root.outputs[0].name)
-        node.name = root.name if len(new) == 1 else _fresh(f"{base}/{node.op_type}", place.taken)
+        node.name = (
+            root.name if len(new) == 1 else _walk.free_name(f"{base}/{node.op_type}", place.taken)
+        )
         node.metadata_props.update(metadata)
         node.meta[WAS] = was
         for value in node.outputs:
             if value not in delta.new_outputs:
-                value.name = _fresh(f"{base}/{node.op_type}{i}", place.taken)
+                value.name = _walk.free_name(f"{base}/{node.op_type}{i}", place.taken)
     taken = {value for node in old for value in node.inputs if value is not None}
     ir.convenience.replace_nodes_and_values(
         scope, root, old, new, delta.match.outputs, delta.new_outputs
@@ -192,15 +194,6 @@ def _names(model: ir.Model) -> set[str]:
         for node in ir.traversal.RecursiveGraphIterator(graph):
             names |= {str(node.name), *(str(value.name) for value in node.outputs)}
     return names
-
-
-def _fresh(base: str, taken: set[str]) -> str:
-    name, i = base, 1
-    while name in taken:
-        i += 1
-        name = f"{base}_{i}"
-    taken.add(name)
-    return name
 
 
 def _function(rule: Rule) -> ir.Function:
