@@ -13,7 +13,7 @@ import torch
 
 import custom_ops
 import custom_ops.debug
-from custom_ops.debug import _pairing
+from custom_ops.debug import _alignment
 from custom_ops.debug._graph import Graph
 from custom_ops.debug._model_side import _moved
 
@@ -268,7 +268,7 @@ def test_a_file_that_names_no_modules_is_paired_once(
     for i, node in enumerate(model.graph.node):
         del node.metadata_props[:]
         node.name = f"node{i}"
-    aligned, calls = _pairing.aligned, []
+    aligned, calls = _alignment.aligned, []
 
     def counted(*args: Any, **options: Any) -> Any:
         calls.append(options)

@@ -4,18 +4,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from custom_ops.debug._alignment import aligned
+from custom_ops.debug._candidates import Candidate, candidates_of
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import fits
-from custom_ops.debug._pairing import (
-    Candidate,
-    Pairs,
-    aligned,
-    candidates_of,
-    leaving_of,
-    outputs_of,
-    unmatched_of,
-)
+from custom_ops.debug._pairing import Pairs, leaving_of, outputs_of
 from custom_ops.debug._recording import Recording, Ref
+from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._verify import to_array
 from custom_ops.onnx._walk import used
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from custom_ops.debug import _graph
+from custom_ops.debug._copies import with_outputs
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._runs import fetch
 from custom_ops.onnx import _walk
@@ -29,7 +30,7 @@ def taken(graph: Graph, feeds: Mapping[str, Array], libraries: Sequence[str] = (
         conditions = [n.proto.input[0] for n in graph.nodes if n.proto.op_type == "If"]
         if not conditions:
             break
-        session = graph.session(_graph.with_outputs(graph, dict.fromkeys(conditions)), libraries)
+        session = graph.session(with_outputs(graph, dict.fromkeys(conditions)), libraries)
         values = fetch(session, list(dict.fromkeys(conditions)), feeds)
         graph = _inlined(graph, {name: bool(value.item()) for name, value in values.items()})
     return graph

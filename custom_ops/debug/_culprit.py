@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from custom_ops.debug import _difference, _graph
+from custom_ops.debug import _difference, _regions
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._result import Fault
 from custom_ops.onnx import _walk
@@ -32,7 +32,7 @@ class Paired:
     @functools.cached_property
     def regions(self) -> dict[Hashable, list[Node]]:
         """The nodes that make each result from those before it, in order."""
-        found = _graph.regions(self.graph, self.of_value)
+        found = _regions.regions(self.graph, self.of_value)
         return {
             self.of_value[name]: [node for node in nodes if not node.constant]
             for name, nodes in found.items()

@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 from onnx import helper, numpy_helper
 from torch.utils import _pytree as pytree
 
-from custom_ops.debug import _graph
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._recording import Recording, Ref, Step
+from custom_ops.debug._regions import inputs_of
 from custom_ops.onnx import _walk
 
 Op: TypeAlias = dict[str, Any]  # "op", "args" and "kwargs"
@@ -65,7 +65,7 @@ def of_region(
     model.opset_import.extend(graph.proto.opset_import)
     model.graph.name = "fault"
     feeds: dict[str, Array] = {}
-    for value in _graph.inputs_of(region):
+    for value in inputs_of(region):
         if value in graph.weights:
             model.graph.initializer.append(numpy_helper.from_array(graph.weights[value], value))
         elif value in graph.initializers:

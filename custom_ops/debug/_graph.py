@@ -1,7 +1,7 @@
-"""Copies of a model for debugging: small messages beside weights that stay where they lie."""
+"""The main graph of a model: a small message beside weights that stay where they lie."""
 
 import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import onnxruntime
 
 import custom_ops.onnx
 from custom_ops.debug import _simulated
-from custom_ops.onnx import _scopes, _storage, _walk
+from custom_ops.onnx import _scopes, _storage
 from custom_ops.onnx._reading import Document
 from custom_ops.onnx._running import LEVELS
 from custom_ops.onnx._scopes import Scope
@@ -203,108 +203,6 @@ def _leaving(graph: onnx.GraphProto, units: Sequence[object]) -> set[str]:
         if name not in unit_of or name not in named
     )
     return leaving
-
-
-def with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
-    """Returns a copy whose outputs are some of its values, of types that the runtime finds."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.proto)
-    _set_outputs(copy, names, graph)
-    return copy
-
-
-def cut_apart(
-    graph: Graph, cuts: Mapping[str, Array], outputs: Iterable[str]
-) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Returns a copy in which some values come from outside wherever they are used.
-
-    Args:
-        graph: The model.
-        cuts: The values, and an array of their type.
-        outputs: The values to give, as the nodes make them.
-
-    Returns:
-        The copy, and the name of the input of each value that is cut. Only those in use are there.
-    """
-    taken = {name for node in graph.nodes for name in used(node.proto)} | set(graph.producer)
-    fed = {name: _walk.free_name(f"{name}/fed", taken) for name in cuts}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.proto)
-    in_use: set[str] = set()
-    for node in copy.graph.node:
-        in_use |= _renamed(node, fed)
-    names = {value: name for value, name in fed.items() if name in in_use}
-    for value, name in names.items():
-        array = cuts[value]
-        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
-    _set_outputs(copy, outputs, graph)
-    return copy, names
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> set[str]:
-    """Renames what a node uses, inside its graphs too; returns the new names in use."""
-    found: set[str] = set()
-    waiting: list[onnx.NodeProto] = [node]
-    while waiting:
-        current = waiting.pop()
-        for i, name in enumerate(current.input):
-            if name in names:
-                current.input[i] = names[name]
-                found.add(names[name])
-        for graph in _walk.subgraphs(current):
-            waiting.extend(graph.node)
-            for output in graph.output:
-                if output.name in names:  # a branch that gives a value from outside
-                    inner = f"{output.name}/given"
-                    graph.node.append(
-                        onnx.helper.make_node("Identity", [names[output.name]], [inner])
-                    )
-                    found.add(names[output.name])
-                    output.name = inner
-    return found
-
-
-def _set_outputs(model: onnx.ModelProto, names: Iterable[str], graph: Graph) -> None:
-    del model.graph.output[:]
-    del model.graph.value_info[:]  # shapes that the exporter noted may be wrong of what is fed
-    known = {value.name: value for value in graph.proto.graph.output}
-    for name in names:
-        output = model.graph.output.add(name=name)
-        if name in known and known[name].type.WhichOneof("value") != "tensor_type":
-            output.CopyFrom(known[name])
-    named: set[str] = set()
-    for node in model.graph.node:  # a branch may have the names of nodes around it
-        if node.name in named:
-            node.ClearField("name")
-        named.add(node.name)
-
-
-def regions(graph: Graph, cuts: Collection[str]) -> dict[str, list[Node]]:
-    """Returns for each cut the nodes between the cuts before it and it, in order."""
-    found: dict[str, list[Node]] = {}
-    for cut in cuts:
-        if cut not in graph.producer:
-            continue
-        inside: dict[int, Node] = {}
-        waiting = [graph.producer[cut]]
-        while waiting:
-            node = waiting.pop()
-            if node.index in inside:
-                continue
-            inside[node.index] = node
-            outside = [name for name in used(node.proto) if name not in cuts]
-            waiting += [graph.producer[name] for name in outside if name in graph.producer]
-        found[cut] = [inside[i] for i in sorted(inside)]
-    return found
-
-
-def inputs_of(region: Sequence[Node]) -> Iterator[str]:
-    """Yields the values that a region takes from outside."""
-    made = {name for node in region for name in node.proto.output}
-    for name in dict.fromkeys(name for node in region for name in sorted(used(node.proto))):
-        if name not in made:
-            yield name
 
 
 def numpy_type(element_type: int) -> np.dtype[Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from custom_ops.debug import _graph
+from custom_ops.debug import _regions
 from custom_ops.debug._evidence import Evidence, Op, of_region
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._limit import Limit, cheap
@@ -87,7 +87,7 @@ class Judge:
     @functools.cached_property
     def regions(self) -> dict[str, list[Node]]:
         """The nodes between the values that are judged, by the value that they make."""
-        return _graph.regions(self.graph, self.runs.expected)
+        return _regions.regions(self.graph, self.runs.expected)
 
     def values(self) -> Iterator[Value]:
         """Yields every value that has a partner, in the order of the graph."""

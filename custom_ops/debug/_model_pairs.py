@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from custom_ops.debug._alignment import heaviest
 from custom_ops.debug._graph import Array, Graph
-from custom_ops.debug._pairing import alike, heaviest, sketch
 from custom_ops.debug._result import Unmatched
+from custom_ops.debug._sketch import alike, sketch
 
 _MOST_PARTNERS = 64  # that are tried for one value
 _LIKE = 1e-2  # of the largest number, which half precision does to a value

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from custom_ops.debug._graph import Array, Graph, with_outputs
+from custom_ops.debug._copies import with_outputs
+from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._metrics import measure
 from custom_ops.debug._result import Fault
 from custom_ops.debug._runs import fetch

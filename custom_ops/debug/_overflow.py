@@ -6,9 +6,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from custom_ops.debug._graph import Array, Graph, inputs_of, regions
+from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._limit import cheap, eps
 from custom_ops.debug._metrics import measure
+from custom_ops.debug._regions import inputs_of, regions
 
 # Runs a model with some values fed; returns those that are named.
 Run = Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]

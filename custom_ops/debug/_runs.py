@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
-from custom_ops.debug._graph import Array, Graph, cut_apart, with_outputs
+from custom_ops.debug._copies import cut_apart, with_outputs
+from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._memory import Memory
 from custom_ops.onnx._verify import run
 
