@@ -209,6 +209,22 @@ def test_the_culprit_inside_a_region(net: Net, x: torch.Tensor, path: Path) -> N
     assert fault.difference == "attribute epsilon is 0.1, not 1e-05"
 
 
+def test_a_constant_of_no_dimensions(tmp_path: Path) -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu() * 0.123456
+
+    module, x = Scaled().eval(), torch.randn(4, generator=torch.Generator().manual_seed(0))
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter="torchscript", verify=False)
+    model = onnx.load(tmp_path / "m.onnx")
+    node = node_of(model, "Mul")
+    number = next(each for each in model.graph.node if each.output[0] == node.input[1])
+    number.attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(0.12, np.float32)))
+    fault = custom_ops.debug.compare(module, model, x).first_fault
+    assert fault is not None
+    assert fault.difference.endswith("differs in 1 of 1 numbers: 0.11999999731779099, not 0.12345600128173828")
+
+
 def test_swapped_operands(tmp_path: Path) -> None:
     class Difference(torch.nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -62,9 +62,9 @@ class Case:
     def compare(self, model: onnx.ModelProto | Path) -> Comparison:
         """Compares a file with the module, which is exported afresh only once."""
 
-        def once(*args: Any) -> Any:
+        def once(*args: Any, **options: Any) -> Any:
             if not self.known:
-                self.known.append(fresh(*args))
+                self.known.append(fresh(*args, **options))
             return self.known[0]
 
         fresh = _fresh.fresh
