@@ -88,3 +88,34 @@ def test_a_wrong_index_is_a_fault(tmp_path: Path) -> None:
         node.attribute.remove(next(each for each in node.attribute if each.name == "largest"))
     found = custom_ops.debug.compare(module, model, x)
     assert {each.name for each in found.faults} >= set(node.output)
+
+
+class Attention(torch.nn.Module):
+    """Three results that are moved alike, behind one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.first(x).unflatten(-1, (3, 1, 8)).unbind(-3)
+        moved = [each.transpose(1, 2) for each in (query, key, value)]
+        found = torch.nn.functional.scaled_dot_product_attention(*moved)
+        return self.last(found.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_what_is_moved_alike_keeps_its_partner_behind_a_fault(
+    exporter: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module, x = Attention().eval(), torch.randn(2, 5, 8)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter=exporter, verify=False)
+    partners = {
+        each.name: each.partner
+        for each in custom_ops.debug.compare(module, tmp_path / "m.onnx", x).values
+    }
+    module.first.weight.data *= 1.5
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert [each.module for each in found.faults] == [("first",)], str(found)
+    assert {each.name: each.partner for each in found.values} == partners

@@ -14,7 +14,25 @@ from custom_ops.debug._sketch import alike, sketch
 from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._walk import used
 
-_CHOOSERS = frozenset(("TopK", "ArgMax", "ArgMin", "Gather", "GatherND", "GatherElements"))
+# What only moves numbers, or chooses some.
+_MOVES = frozenset(
+    [
+        "TopK",
+        "ArgMax",
+        "ArgMin",
+        "Gather",
+        "GatherND",
+        "GatherElements",
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "Squeeze",
+        "Unsqueeze",
+        "Split",
+        "Flatten",
+        "Expand",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -119,16 +137,18 @@ def _of_scripts(
 def _that_read_the_same(
     graph: Graph,
     values: Mapping[str, Array],
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     of_value: Mapping[str, Ref],
 ) -> dict[str, Ref]:
-    """Pairs what was chosen and reads partners with the one result of the op that reads theirs.
+    """Pairs what is only moved by what it is moved from: with the op that reads its partner.
 
-    Its numbers need not be alike: those that are nearly equal may have come in another order.
+    Behind a fault numbers tell nothing, and of several that are moved alike the place in the order
+    may tell the wrong one; those that are nearly equal may have come in another order.
     """
     readers: dict[Ref, list[Candidate]] = defaultdict(list)
+    reads = {each.ref: frozenset(each.step.refs) for each in candidates}
     for candidate in candidates:
-        for ref in set(candidate.step.refs):
+        for ref in reads[candidate.ref]:
             readers[ref].append(candidate)
     found = dict(of_value)
     taken = set(found.values())
@@ -136,10 +156,12 @@ def _that_read_the_same(
         makers = (graph.producer.get(name) for name in used(node.proto))
         variable = {each.index for each in makers if each is not None and not each.constant}
         read = {found[name] for name in used(node.proto) if name in found}
-        if node.proto.op_type not in _CHOOSERS or not variable or len(read) < len(variable):
+        if node.proto.op_type not in _MOVES or not variable or len(read) < len(variable):
             continue
         for name in node.proto.output:
-            if name not in values or name in found:
+            before = found.get(name)
+            known = before is not None and read <= reads.get(before, read)
+            if name not in values or known or name in graph.outputs:
                 continue
             form = (str(values[name].dtype), values[name].shape)
             left = {
@@ -148,10 +170,11 @@ def _that_read_the_same(
                 for each in readers[ref]
                 if each.form == form
                 and each.ref not in taken
-                and read <= set(each.step.refs)
+                and read <= reads[each.ref]
                 and fits(node.proto.op_type, node.proto.domain, node.target, each.kinds)
             }
             if len(left) == 1:
+                taken.discard(found.get(name))
                 found[name] = left.pop()
                 taken.add(found[name])
     return found
