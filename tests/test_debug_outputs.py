@@ -90,7 +90,7 @@ def test_an_output_that_depends_on_no_input(value: float) -> None:
     found = custom_ops.debug.compare(Constant(), model, X)
     assert bool(found) == (value == 2.0)
     if not found:
-        assert "output c, made by no node that depends on an input, differs: 1, limit" in str(found)
+        assert "output c, which is no layer's result on both sides, differs: 1, limit" in str(found)
         assert found.as_dict()["uncompared"]
 
 
@@ -107,12 +107,76 @@ def test_another_number_of_outputs() -> None:
 def test_an_output_that_the_other_model_makes_of_no_input() -> None:
     fixed = parsed("y = Constant<value = float[2] {1, 1}>()", "float[2] x", "float[2] y")
     made = parsed("y = Relu(x)", "float[2] x", "float[2] y")
-    feeds = {"x": np.ones(2, np.float32)}
-    assert custom_ops.debug.compare(fixed, fixed, feeds)
     for one, other in ((fixed, made), (made, fixed)):
-        found = custom_ops.debug.compare(one, other, feeds)
-        assert bool(found) == (one is made)  # a constant that is right on these inputs
-        assert not custom_ops.debug.compare(one, other, {"x": np.zeros(2, np.float32)})
+        # A constant that is right on these inputs, and wrong on others.
+        assert custom_ops.debug.compare(one, other, {"x": np.ones(2, np.float32)})
+        found = custom_ops.debug.compare(one, other, {"x": np.zeros(2, np.float32)})
+        assert not found
+        assert "output y" in str(found)
+        assert "differs: 1, limit" in str(found)
+
+
+BODIES = {
+    "constant": "k = Constant<value = int64[2] {3, 4}>()",
+    "another constant": "k = Constant<value = int64[2] {3, 5}>()",
+    "shape": "k = Shape(x)",
+    "shape and one": "one = Constant<value = int64[1] {1}>() s = Shape(x) k = Add(s, one)",
+    "cast": "k = Cast<to = 7>(z)",
+    "another cast": "m = Neg(z) k = Cast<to = 7>(m)",
+}
+
+
+@pytest.mark.parametrize("other", BODIES)
+@pytest.mark.parametrize("one", BODIES)
+def test_outputs_that_depend_on_no_numbers_of_two_models(one: str, other: str) -> None:
+    first, second = (
+        parsed(f"y = Neg(x) {BODIES[k]}", "float[a,b] x, float[2] z", "float[a,b] y, int64[2] k")
+        for k in (one, other)
+    )
+    feeds = {"x": np.ones((3, 4), np.float32), "z": np.float32([3, 4])}
+    right = {"constant", "shape", "cast"}
+    found = custom_ops.debug.compare(first, second, feeds)
+    assert bool(found) == (one == other or {one, other} <= right)
+
+
+def test_an_output_that_is_another_input() -> None:
+    one, other = (
+        parsed("y = Neg(x)", "float[2] x, float[2] z", f"float[2] y, float[2] {name}")
+        for name in ("x", "z")
+    )
+    feeds = {"x": np.float32([1, 2]), "z": np.float32([1, 5])}
+    assert custom_ops.debug.compare(one, one, feeds)
+    found = custom_ops.debug.compare(one, other, feeds)
+    assert not found
+    assert "output z, which is no layer's result on both sides, differs: 3, limit" in str(found)
+    assert custom_ops.debug.compare(one, other, {"x": feeds["x"], "z": feeds["x"]})
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+@pytest.mark.parametrize("value", [0.1, 0.11])
+def test_a_constant_output_in_half_precision(value: float, wide_first: bool) -> None:
+    wide, half = (
+        parsed(
+            f"y = Neg(x) f = Constant<value_float = {number}>() k = Cast<to = {kind}>(f)",
+            f"{name}[2] x",
+            f"{name}[2] y, {name} k",
+        )
+        for name, kind, number in (("float", 1, 0.1), ("float16", 10, value))
+    )
+    pair = (wide, half) if wide_first else (half, wide)
+    found = custom_ops.debug.compare(*pair, {"x": np.ones(2, np.float32)})
+    assert bool(found) == (value == 0.1)
+
+
+def test_an_output_is_no_partner_of_another_value() -> None:
+    fixed = parsed(
+        "a = Abs(x) y = Neg(a) k = Constant<value = float[2] {7, 7}>()",
+        "float[2] x",
+        "float[2] y, float[2] k",
+    )
+    made = parsed("k = Abs(x) y = Neg(k)", "float[2] x", "float[2] y, float[2] k")
+    assert not custom_ops.debug.compare(fixed, made, {"x": np.float32([1, 2])})
+    assert custom_ops.debug.compare(fixed, made, {"x": np.float32([7, -7])})
 
 
 @pytest.mark.parametrize("name", ["tolerance", "limit"])

@@ -25,8 +25,9 @@ def pairs(
     """
     outputs = zip(ours.outputs, theirs.outputs, strict=False)
     found = {n: p for n, p in outputs if n in arriving and p in wanted and n in ours.producer}
+    alone = set(ours.outputs) - set(found)  # its place is that of an output without a layer
     if len(ours.outputs) != len(theirs.outputs):
-        found = {}
+        found, alone = {}, set()
     made = [n for node in theirs.nodes for n in node.proto.output if n in wanted]
     by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     place = {name: j for j, name in enumerate(made)}
@@ -37,7 +38,7 @@ def pairs(
     mine = [n for node in ours.nodes for n in node.proto.output if n in arriving]
     links = []
     for i, name in enumerate(mine):
-        if name in found:
+        if name in found or name in alone:
             continue
         own, kind = sketch(arriving[name]), _kind(ours, name)
         merged = ours.producer[name].proto.domain == "com.microsoft"

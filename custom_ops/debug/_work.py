@@ -142,6 +142,7 @@ class Work:
         wanted: Sequence[Array | None],
         *,
         approximate: bool,
+        cast: bool = False,
     ) -> Comparison:
         """Returns the result.
 
@@ -150,8 +151,9 @@ class Work:
             judge: Judges it.
             explained: Tells more of faults, where that is asked for.
             unmatched: What has no partner.
-            wanted: The outputs of the reference, in order; None where one was not computed.
+            wanted: The outputs of the reference, in order; None for one that is no tensor.
             approximate: Whether partners were found without knowing modules.
+            cast: Whether the model may give floats of another dtype than the reference.
         """
         with self.part("judging"):
             values, outputs = tuple(judge.values()), tuple(judge.outputs())
@@ -178,7 +180,7 @@ class Work:
             seconds=tuple(self.seconds.items()),
             evidence=evidence,
             simulated=bool(judge.graph.simulated),
-            uncompared=tuple(uncompared(judge, wanted)),
+            uncompared=tuple(uncompared(judge, wanted, cast=cast)),
         )
 
 
