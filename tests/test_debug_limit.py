@@ -307,6 +307,9 @@ def test_a_mean_may_lose_what_a_running_sum_does():
     found, value = limited(lambda x: x.mean((1, 2)), numbers(64, 112, 112, mean=1.0))
     assert found.by == "summation"
     assert found.value == pytest.approx(FACTOR * math.sqrt(12544) / 6 * cheap(value.numpy()))
+    half = numbers(64, 112, 112, mean=1.0, dtype=torch.float16)
+    found, value = limited(lambda x: x.mean((1, 2)), half)
+    assert found.value < 1.5 * FACTOR * cheap(value.numpy())  # 5% wrong is a fault
 
 
 @pytest.mark.parametrize("choosing", [False, True])
@@ -315,12 +318,17 @@ def test_rounding_may_change_an_order_where_the_input_was_rounded(choosing, apar
     x = 1.0 + 1e-3 + apart * torch.randperm(50, generator=torch.Generator().manual_seed(0))
     recorder, target = made(lambda x: x.sort()[1], x)
     found = limit(recorder, target, [], factor=FACTOR, choosing=choosing)
-    swaps = choosing and apart < 1e-6
-    assert (found.value, found.by) == ((math.inf, "choice") if swaps else (0.0, "exact"))
+    if choosing and apart < 1e-6:
+        assert found.by == "choice"
+        assert FACTOR <= found.value <= FACTOR * 50
+    else:
+        assert (found.value, found.by) == (0.0, "exact")
 
 
 def test_as_many_as_rounding_chooses_need_not_be_as_many():
     x = 1.0 + 1e-3 + 2.0**-23 * torch.arange(-50, 50)
     recorder, target = made(lambda x: x[x > 1.0 + 1e-3], x)
-    assert limit(recorder, target, [], factor=FACTOR, enough=1.0, choosing=True).by == "choice"
+    found = limit(recorder, target, [], factor=FACTOR, enough=1.0, choosing=True)
+    assert found.by == "choice"
+    assert found.value == pytest.approx(FACTOR, rel=0.01)  # the largest number is 1
     assert limit(recorder, target, [], factor=FACTOR, enough=1.0).value < 1e-5

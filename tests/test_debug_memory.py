@@ -1,5 +1,7 @@
 """A comparison within little memory: several runs, and arrays in files."""
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,8 @@ from custom_ops.debug._memory import Memory
 
 def _in_file(array: np.ndarray[Any, Any]) -> bool:
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
         array = array.base
-    return False
+    return isinstance(array, torch.Tensor)  # which maps it
 
 
 def _given(names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
@@ -50,6 +50,26 @@ def test_text_and_what_has_no_elements_stay_as_they_are() -> None:
     found = Memory(0).gathered(list(given), lambda names: {n: given[n] for n in names})
     assert found["a"].tolist() == ["x", "y"]
     assert (found["b"].shape, found["b"].dtype) == ((0, 3), np.float16)
+
+
+def test_no_file_stays_open_and_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = len(os.listdir("/dev/fd"))
+    found = Memory(0).gathered([str(i) for i in range(50)], _given)
+    assert len(os.listdir("/dev/fd")) <= before
+    assert all((found[name] == int(name)).all() and _in_file(found[name]) for name in found)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(OSError, match=r"must have room .* got No space left on device; set TMP"):
+        Memory(0).gathered(["1"], _given)
 
 
 def test_a_comparison_in_little_memory_says_the_same(tmp_path: Path) -> None:

@@ -119,3 +119,81 @@ def test_what_is_moved_alike_keeps_its_partner_behind_a_fault(
     found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
     assert [each.module for each in found.faults] == [("first",)], str(found)
     assert {each.name: each.partner for each in found.values} == partners
+
+
+class Halves(torch.nn.Module):
+    """Of two halves alike the second is used alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(8, 16), torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _, mean = self.first(x).chunk(2, -1)
+        return self.last(mean.tanh())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_what_is_chosen_behind_a_fault_is_told_by_its_numbers(
+    exporter: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module, x = Halves().eval(), torch.randn(5, 8)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter=exporter, verify=False)
+    module.first.weight.data *= 1.5
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert [each.module for each in found.faults] == [("first",)], str(found)
+
+
+class Classes(torch.nn.Module):
+    """Many that are chosen alike from one result, each by its own scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(4, 80)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores, rows = self.score(x).sigmoid(), []
+        for label in range(80):
+            score = scores[:, label]
+            rows.append(x[score > 0.5].sum(0) * 2.0)
+        return torch.stack(rows)
+
+
+def test_a_fault_before_what_is_chosen_is_the_only_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Classes().eval(), torch.randn(50, 4)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter="torchscript", verify=False)
+    module.score.weight.data *= -3.0
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert [each.module for each in found.faults] == [("score",)], str(found)
+
+
+def test_a_piece_that_does_not_run_is_a_fault_and_ends_nothing() -> None:
+    """An index that the reference has is beyond the end of what the model has."""
+    header = '<ir_version: 10, opset_import: ["" : 18]>'
+    reference = onnx.parser.parse_model(
+        f"""{header} g (float[10] x, int64[1] i) => (float[1] y) {{
+            j = Abs(i)
+            rows = Relu(x)
+            a = Gather(rows, j)
+            y = Neg(a)
+        }}"""
+    )
+    model = onnx.parser.parse_model(
+        f"""{header} g (float[10] x, int64[1] i) => (float[1] y)
+        <int64[1] start = {{0}}, int64[1] end = {{5}}, int64[1] most = {{4}}> {{
+            k = Min(i, most)
+            j = Abs(k)
+            some = Slice(x, start, end)
+            rows = Relu(some)
+            a = Gather(rows, j)
+            y = Neg(a)
+        }}"""
+    )
+    feeds = {"x": np.arange(10, dtype=np.float32), "i": np.int64([9])}
+    found = custom_ops.debug.compare(reference, model, feeds)
+    (fault,) = (each for each in found.faults if each.name == "a")
+    assert "does not run" in fault.metrics.mismatch
+    assert "out of data bounds" in fault.metrics.mismatch
+    assert next(each for each in found.values if each.name == "y").ok

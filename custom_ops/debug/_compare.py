@@ -74,7 +74,8 @@ def compare(
         session: The session to judge, with its options and providers; one of our own if left out.
         limit: How many times the largest of these a piece may introduce: torch's own error
             against the same ops in float64, one eps of the dtype times the largest magnitude,
-            and the change in float64 when the inputs move by half a unit in the last place. Of
+            the change in float64 when the inputs move by half a unit in the last place, and what
+            a running sum of as many numbers loses on average. Of
             two models: the second of these, and the change of the piece when its inputs so move,
             both in the coarser dtype; of an output of the session, the change of the whole model
             when its inputs and weights so move.
@@ -196,15 +197,20 @@ def _compare_module(
             typed = _runs.as_fed(fed, arriving)
             return _runs.cut(graph, typed, feeds, work.libraries, list(arriving))
 
+        def some(fed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+            cuts = {**{name: arriving[name] for name in names}, **fed}
+            return _runs.cut(graph, cuts, feeds, work.libraries, names, failed={}, alone=True)
+
         if _pairing.names_modules(graph):
-            pairs = _pairing.pair(graph, arriving, recording)
+            pairs = _pairing.pair(graph, arriving, recording, some)
         else:
             pairs = _approximate.pair(graph, arriving, recording, run)
         results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}
     with work.part("cut"):
         expected = {name: _verify.to_array(result) for name, result in results.items()}
         fed = _runs.as_fed(expected, arriving)
-        introduced = _runs.cut(graph, fed, feeds, work.libraries, memory=work.memory)
+        failed: dict[str, str] = {}
+        introduced = _runs.cut(graph, fed, feeds, work.libraries, memory=work.memory, failed=failed)
 
     def explained(faults: list[Fault]) -> list[Fault]:
         with work.part("fresh export"):
@@ -217,7 +223,7 @@ def _compare_module(
                 return faults
             return _culprit.explained(faults, Paired(graph, pairs.of_value), again)
 
-    runs = Runs(feeds, plain, arriving, expected, expected, fed, introduced)
+    runs = Runs(feeds, plain, arriving, expected, expected, fed, introduced, failed)
     return work.judged(
         document.name,
         Judge(graph, TorchSide(recording, pairs.of_value), work.allowed, runs),

@@ -1,10 +1,11 @@
 """Copies of a model with other outputs, or cut apart."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
-from custom_ops.debug._graph import Array, Graph
+from custom_ops.debug._graph import Array, Graph, Node
+from custom_ops.debug._regions import regions
 from custom_ops.onnx import _walk
 from custom_ops.onnx._walk import used
 
@@ -18,7 +19,7 @@ def with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
 
 
 def cut_apart(
-    graph: Graph, cuts: Mapping[str, Array], outputs: Iterable[str]
+    graph: Graph, cuts: Mapping[str, Array], outputs: Sequence[str], *, alone: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Returns a copy in which some values come from outside wherever they are used.
 
@@ -26,6 +27,7 @@ def cut_apart(
         graph: The model.
         cuts: The values, and an array of their type.
         outputs: The values to give, as the nodes make them.
+        alone: Whether only the nodes that these need stay.
 
     Returns:
         The copy, and the name of the input of each value that is cut. Only those in use are there.
@@ -34,6 +36,8 @@ def cut_apart(
     fed = {name: _walk.free_name(f"{name}/fed", taken) for name in cuts}
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.proto)
+    if alone:
+        _keep(copy.graph, regions(graph, cuts), outputs)
     in_use: set[str] = set()
     for node in copy.graph.node:
         in_use |= _renamed(node, fed)
@@ -44,6 +48,20 @@ def cut_apart(
         copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
     _set_outputs(copy, outputs, graph)
     return copy, names
+
+
+def _keep(
+    graph: onnx.GraphProto, regions: Mapping[str, Sequence[Node]], outputs: Iterable[str]
+) -> None:
+    """Takes away the nodes that no output needs, and the weights that no node reads then."""
+    needed = {name for each in outputs for node in regions[each] for name in node.proto.output}
+    nodes = [node for node in graph.node if not needed.isdisjoint(node.output)]
+    read = {name for node in nodes for name in used(node)}
+    weights = [each for each in graph.initializer if each.name in read]
+    for field, kept in ((graph.node, nodes), (graph.initializer, weights)):
+        copies = [type(each).FromString(each.SerializeToString()) for each in kept]
+        del field[:]
+        field.extend(copies)
 
 
 def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> set[str]:

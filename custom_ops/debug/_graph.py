@@ -109,8 +109,10 @@ class Graph:
             options.register_custom_ops_library(library)
         if self.simulated:
             proto = _simulated.simulated(proto, self.simulated)
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(w) for w in self.weights.values()]
-        options.add_external_initializers(list(self.weights), values)
+        held = {each.name for each in proto.graph.initializer}
+        weights = {name: weight for name, weight in self.weights.items() if name in held}
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]
+        options.add_external_initializers(list(weights), values)
         # The class knows the names of the inputs that the kernels of the library have.
         return custom_ops.onnx.session(
             proto.SerializeToString(), sess_options=options, providers=providers

@@ -9,7 +9,7 @@ from custom_ops.debug import _regions
 from custom_ops.debug._evidence import Evidence, Op, of_region
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._limit import Limit, cheap
-from custom_ops.debug._metrics import Metrics, detail, measure
+from custom_ops.debug._metrics import Metrics, absent, detail, measure
 from custom_ops.debug._result import Fault, Value
 from custom_ops.debug._runs import Runs
 from custom_ops.debug._ties import tied
@@ -93,12 +93,17 @@ class Judge:
         """Yields every value that has a partner, in the order of the graph."""
         wrong = 0
         for name in sorted(self.regions, key=lambda name: self.graph.producer[name].index):
-            expected, introduced = self.runs.expected[name], self.runs.introduced[name]
-            metrics = measure(expected, introduced)
+            expected, introduced = self.runs.expected[name], self.runs.introduced.get(name)
+            metrics = (
+                absent(expected, f"none: it does not run, {self.runs.failed[name]}")
+                if introduced is None
+                else measure(expected, introduced)
+            )
             arrived = measure(self.runs.right[name], self.runs.arriving[name])
             value = self._value(name, self.regions[name], metrics, arrived, expected)
             wrong += not value.ok
-            if self.allowed.details or (not value.ok and wrong <= _DETAILED):
+            wanted = self.allowed.details or (not value.ok and wrong <= _DETAILED)
+            if wanted and introduced is not None:
                 value = replace(value, details=detail(expected, introduced))
             yield value
 
@@ -155,8 +160,8 @@ class Judge:
     def _tied(self, node: Node, name: str) -> bool:
         """Says whether what a node introduces are other places of equal numbers."""
         known = {**self.runs.feeds, **self.runs.fed}
-        expected, introduced = self.runs.expected[name], self.runs.introduced[name]
-        return tied(node.proto, name, known, expected, introduced)
+        expected, introduced = self.runs.expected[name], self.runs.introduced.get(name)
+        return introduced is not None and tied(node.proto, name, known, expected, introduced)
 
     def _limit(self, name: str, metrics: Metrics, expected: Array, *, whole: bool) -> Limit:
         """Returns the limit; its terms that cost more are left out where the cheap one suffices."""

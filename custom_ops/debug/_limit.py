@@ -69,9 +69,9 @@ def limit(
     own error, seen by the same ops in float64 on the same inputs; how the result changes
     in float64 when the inputs move by half a unit in the last place of their own dtype, up or
     down at random, as they do where an op rounds what it reads (the mean that a variance takes
-    off); and what a running sum of n numbers loses on average, sqrt(n) / 6 eps of the result:
-    torch adds in pairs, a runtime need not. The signs are random because those that are worst
-    together do not happen.
+    off); and what a running sum of n numbers in float32 or wider loses on average, sqrt(n) / 6 of
+    its eps times the largest magnitude: torch adds in pairs, a runtime need not. The signs are
+    random because those that are worst together do not happen.
 
     Args:
         recording: The ops that ran.
@@ -86,8 +86,10 @@ def limit(
         The limit. An op that float64 lacks runs in its own types, and the note names it.
     """
     found = _of_the_chosen(recording, target, stops, factor, enough)
-    if choosing and found.value < enough and _others_chosen(recording, target, stops, found.value):
-        return Limit(math.inf, "choice", "rounding alone chooses other elements")
+    if choosing and found.value < enough:
+        chosen = factor * _of_others(recording, target, stops)
+        if chosen > found.value:
+            return Limit(chosen, "choice", "rounding alone chooses other elements")
     return found
 
 
@@ -98,11 +100,14 @@ def _of_the_chosen(
     value = recording.value(target)
     if not (value.is_floating_point() or value.is_complex()):
         return Limit(0.0, "exact")
-    terms = {"rounding": torch.finfo(value.dtype).eps * _largest(value)}
+    largest = _largest(value)
+    terms = {"rounding": torch.finfo(value.dtype).eps * largest}
     note = ""
     if factor * max(terms.values()) < enough:
         replay = Replay(recording, target, stops)
-        terms["summation"] = math.sqrt(_summed(recording, replay.steps)) / 6 * terms["rounding"]
+        # In half precision too the sum itself runs in float32.
+        unit = min(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps)
+        terms["summation"] = math.sqrt(_summed(recording, replay.steps)) / 6 * unit * largest
         exact = replay.run()
         if exact.shape != value.shape:
             return Limit(factor * terms["rounding"], "rounding", "float64 gives another shape")
@@ -130,20 +135,18 @@ def _summed(recording: Recording, steps: Sequence[Step]) -> float:
     return max(counts)
 
 
-def _others_chosen(
-    recording: Recording, target: Ref, stops: Collection[Ref], allowed: float
-) -> bool:
-    """Says whether rounding alone takes the result further, by choosing other elements."""
+def _of_others(recording: Recording, target: Ref, stops: Collection[Ref]) -> float:
+    """Returns how far a result moves where rounding may choose other elements."""
     value = recording.value(target)
     replay = Replay(recording, target, stops, choosing=True)
+    most = 0.0
     for seed in (None, *range(DRAWS)):
         try:
             found = replay.run(seed)
         except (RuntimeError, IndexError):  # there are more or fewer of them
-            return True
-        if found.shape != value.shape or _apart(value, found) > allowed:
-            return True
-    return False
+            return _largest(value)
+        most = max(most, _apart(value, found) if found.shape == value.shape else _largest(value))
+    return most
 
 
 def eps(dtype: np.dtype[Any]) -> float:
@@ -163,6 +166,8 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _largest(value: torch.Tensor) -> float:
     """Returns the largest finite magnitude."""
+    if value.dtype == torch.bool:
+        value = value.double()
     size = value.abs() if not value.is_complex() else value.to(torch.complex128).abs()
     finite = size[torch.isfinite(size)]
     return float(finite.max()) if finite.numel() else 0.0

@@ -1,11 +1,12 @@
 """Holds arrays in memory up to a number of bytes, and further ones in temporary files."""
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import torch
 
 from custom_ops.debug._arrays import Array
 
@@ -66,15 +67,25 @@ def _on_disk(arrays: Sequence[Array]) -> list[Array]:
         size += 0 if array.dtype.hasobject else -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
     if not size:
         return list(arrays)
-    with tempfile.TemporaryFile(prefix="custom_ops") as file:
-        room: np.memmap[Any, Any] = np.memmap(file, np.uint8, "w+", shape=(size,))
-    moved = []
-    for start, array in zip(starts, arrays, strict=True):
-        if array.dtype.hasobject:
-            moved.append(array)
-            continue
-        place = room[start : start + array.nbytes].view(np.ndarray).view(array.dtype)
-        place = place.reshape(array.shape)
-        place[...] = array
-        moved.append(place)
-    return moved
+    with tempfile.TemporaryDirectory(prefix="custom_ops") as folder:
+        path = os.path.join(folder, "values")
+        try:
+            with open(path, "wb") as file:
+                for start, array in zip(starts, arrays, strict=True):
+                    if not array.dtype.hasobject:
+                        file.seek(start)
+                        file.write(np.ascontiguousarray(array).view(np.uint8).data)
+                file.truncate(size)
+        except OSError as error:
+            raise OSError(
+                f"compare: the folder of temporary files must have room for {size} bytes more, got "
+                f"{error.strerror}; set TMPDIR to another one, or give more memory="
+            ) from error
+        # torch maps a file without keeping it open, of which a process may have few.
+        room = torch.from_file(path, shared=True, size=size, dtype=torch.uint8).numpy()
+    return [
+        array
+        if array.dtype.hasobject
+        else room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        for start, array in zip(starts, arrays, strict=True)
+    ]

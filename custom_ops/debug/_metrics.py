@@ -130,6 +130,18 @@ def measure(expected: Array, actual: Array) -> Metrics:
         return _measured(expected, actual, mismatch)
 
 
+def absent(expected: Array, why: str) -> Metrics:
+    """Returns the metrics of an array that is not there, and why.
+
+    Example:
+        >>> import numpy
+        >>> absent(numpy.float32([1, 2]), "none: it does not run").mismatch
+        'none: it does not run'
+    """
+    largest, nan, infinite = _arrays.alone(expected)
+    return Metrics(math.inf, math.inf, math.inf, largest, (nan, 0), (infinite, 0), mismatch=why)
+
+
 def _measured(expected: Array, actual: Array, mismatch: str) -> Metrics:
     largest = max_abs = total = squares = 0.0
     nan, infinite = [0, 0], [0, 0]

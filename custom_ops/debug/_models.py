@@ -75,7 +75,8 @@ def compare_models(
             for values in ({**wanted, **clipped}, behind)
         )
         typed = _runs.as_fed(expected, arriving)
-        introduced = _runs.cut(ours, typed, own, work.libraries, memory=work.memory)
+        failed: dict[str, str] = {}
+        introduced = _runs.cut(ours, typed, own, work.libraries, memory=work.memory, failed=failed)
 
     def explained(faults: list[Fault]) -> list[Fault]:
         names = {partner: partner for partner in partners.values()}
@@ -88,7 +89,7 @@ def compare_models(
             *((name, arriving[name], wanted[partner]) for name, partner in partners.items()),
         )
     }
-    runs = Runs(own, plain, arriving, right, expected, typed, introduced)
+    runs = Runs(own, plain, arriving, right, expected, typed, introduced, failed)
     side = ModelSide(theirs, partners, ours, runs, coarse, work.libraries, work.memory)
     return work.judged(
         model.name,

@@ -7,32 +7,13 @@ from dataclasses import dataclass
 from custom_ops.debug._alignment import aligned
 from custom_ops.debug._candidates import Candidate, candidates_of
 from custom_ops.debug._graph import Array, Graph, Node
-from custom_ops.debug._kinds import LOOPS, fits, torch_kind
+from custom_ops.debug._kinds import LOOPS, torch_kind
+from custom_ops.debug._movement import Movement, Run
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.debug._sketch import alike, sketch
 from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._walk import used
-
-# What only moves numbers, or chooses some.
-_MOVES = frozenset(
-    [
-        "TopK",
-        "ArgMax",
-        "ArgMin",
-        "Gather",
-        "GatherND",
-        "GatherElements",
-        "Reshape",
-        "Transpose",
-        "Slice",
-        "Squeeze",
-        "Unsqueeze",
-        "Split",
-        "Flatten",
-        "Expand",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -56,13 +37,16 @@ def names_modules(graph: Graph) -> bool:
     return sum(node.scope is not None for node in nodes) * 2 >= len(nodes)
 
 
-def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pairs:
+def pair(
+    graph: Graph, values: Mapping[str, Array], recording: Recording, run: Run | None = None
+) -> Pairs:
     """Pairs the values of a model that names modules with the results of torch.
 
     Args:
         graph: The model.
         values: What it makes when it runs, by name.
         recording: What torch did on the same inputs.
+        run: Runs some nodes; None where nothing is at fault.
     """
     candidates = candidates_of(recording)
     nodes = [node for node in graph.nodes if not node.constant and not node.inner]
@@ -79,7 +63,7 @@ def pair(graph: Graph, values: Mapping[str, Array], recording: Recording) -> Pai
     for where, makers in ours.items():
         of_value |= aligned(makers, values, theirs.get(where, []), of_value, leaving)
     of_value |= _of_scripts(nodes, values, candidates, of_value)
-    of_value = _that_read_the_same(graph, values, candidates, of_value)
+    of_value = Movement(graph, values, recording, candidates, run).mended(of_value)
     of_value = _past_merged(graph, of_value, recording)
     unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
     return Pairs(of_value, tuple(unmatched), False)
@@ -131,52 +115,6 @@ def _of_scripts(
                     if same:
                         found[name] = same[-1]
                         taken.add(same[-1])
-    return found
-
-
-def _that_read_the_same(
-    graph: Graph,
-    values: Mapping[str, Array],
-    candidates: Sequence[Candidate],
-    of_value: Mapping[str, Ref],
-) -> dict[str, Ref]:
-    """Pairs what is only moved by what it is moved from: with the op that reads its partner.
-
-    Behind a fault numbers tell nothing, and of several that are moved alike the place in the order
-    may tell the wrong one; those that are nearly equal may have come in another order.
-    """
-    readers: dict[Ref, list[Candidate]] = defaultdict(list)
-    reads = {each.ref: frozenset(each.step.refs) for each in candidates}
-    for candidate in candidates:
-        for ref in reads[candidate.ref]:
-            readers[ref].append(candidate)
-    found = dict(of_value)
-    taken = set(found.values())
-    for node in graph.nodes:
-        makers = (graph.producer.get(name) for name in used(node.proto))
-        variable = {each.index for each in makers if each is not None and not each.constant}
-        read = {found[name] for name in used(node.proto) if name in found}
-        if node.proto.op_type not in _MOVES or not variable or len(read) < len(variable):
-            continue
-        for name in node.proto.output:
-            before = found.get(name)
-            known = before is not None and read <= reads.get(before, read)
-            if name not in values or known or name in graph.outputs:
-                continue
-            form = (str(values[name].dtype), values[name].shape)
-            left = {
-                each.ref
-                for ref in read
-                for each in readers[ref]
-                if each.form == form
-                and each.ref not in taken
-                and read <= reads[each.ref]
-                and fits(node.proto.op_type, node.proto.domain, node.target, each.kinds)
-            }
-            if len(left) == 1:
-                taken.discard(found.get(name))
-                found[name] = left.pop()
-                taken.add(found[name])
     return found
 
 

@@ -1,11 +1,12 @@
 """Runs copies of a model, and keeps what all runs of a comparison gave."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime
 
+from custom_ops._errors import first_line
 from custom_ops.debug._copies import cut_apart, with_outputs
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._memory import Memory
@@ -25,6 +26,7 @@ class Runs:
             behind numbers that the model's dtype does not have.
         fed: The same in the dtypes of the model.
         introduced: What the regions give where they are fed with that.
+        failed: Of those that do not run then, why.
     """
 
     feeds: Mapping[str, Array]
@@ -34,6 +36,7 @@ class Runs:
     expected: Mapping[str, Array]
     fed: Mapping[str, Array]
     introduced: Mapping[str, Array]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def as_fed(expected: Mapping[str, Array], made: Mapping[str, Array]) -> dict[str, Array]:
@@ -96,6 +99,9 @@ def cut(
     libraries: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
     memory: Memory | None = None,
+    failed: dict[str, str] | None = None,
+    *,
+    alone: bool = False,
 ) -> dict[str, Array]:
     """Runs a model cut apart, each piece fed with what is expected of those before it.
 
@@ -106,13 +112,29 @@ def cut(
         libraries: Files of further libraries of custom ops.
         outputs: Which values to return; those at which it is cut if left out.
         memory: What may be held in memory; None for all.
+        failed: Takes the values whose piece does not run, and why; None lets that raise.
+        alone: Whether the pieces of other values are left out.
 
     Returns:
         What the pieces give for the values.
     """
     if outputs is None:
         outputs = [name for name in expected if name in graph.producer]
-    proto, fed = cut_apart(graph, expected, outputs)
+    proto, fed = cut_apart(graph, expected, outputs, alone=alone)
     session = graph.session(proto, libraries)
     given = {name: expected[value] for value, name in fed.items()} | dict(feeds)
-    return fetch(session, outputs, given, memory)
+    try:
+        return fetch(session, outputs, given, memory)
+    except Exception as error:  # what the runtime raises has no type of its own
+        if failed is None:
+            raise
+        if len(outputs) == 1 and alone:
+            failed[outputs[0]] = first_line(error)
+            return {}
+    # A piece that a fault before it has led astray, as by an index beyond the end: which it is
+    # shows in the halves, each without the nodes of the other.
+    middle = len(outputs) // 2
+    found: dict[str, Array] = {}
+    for half in filter(None, (outputs[:middle], outputs[middle:])):
+        found |= cut(graph, expected, feeds, libraries, half, memory, failed, alone=True)
+    return found
