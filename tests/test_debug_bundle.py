@@ -271,6 +271,12 @@ def test_a_difference_without_numbers(one: Any, other: Any, said: str) -> None:
     assert _difference.without_numbers(how) == "attribute weight is another one"
     how = f"attribute value_floats is {one.reshape(-1).tolist()}, not {other.reshape(-1).tolist()}"
     assert _difference.without_numbers(how) == "attribute value_floats is another one"
+    inside = "inside of it, loop: inside of it, n: 4: "
+    for name in ("value", "weight"):
+        how = f"{inside}attribute {name} is {texts[0]}, not {texts[1]}"
+        assert _difference.without_numbers(how) == f"{inside}attribute {name} is another one"
+    how = f"{inside}attribute epsilon is 1e-05, not 0.001"
+    assert _difference.without_numbers(how) == how
     assert _difference.without_numbers("attribute epsilon is 1e-05, not 0.001").endswith("0.001")
 
 

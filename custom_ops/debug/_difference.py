@@ -44,10 +44,14 @@ def without_numbers(difference: str) -> str:
         "input 1, 'w', differs in 2 of 96 numbers"
         >>> without_numbers("attribute value is float32[1] of 0.5, not float32[1] of 1.0")
         'attribute value is another one'
+        >>> without_numbers("inside of it, n: attribute value is float32[1] of 0.5, not float32[1]")
+        'inside of it, n: attribute value is another one'
         >>> without_numbers("attribute epsilon is 1e-05, not 0.001")
         'attribute epsilon is 1e-05, not 0.001'
     """
     difference = re.sub(r"( differs in \d+ of \d+ numbers): .*", r"\1", difference, flags=re.S)
-    tensor = r"attribute (value\w*) is .*|attribute (\w+) is .*\w\[[\d, ]*\] of .*"
-    found = re.fullmatch(tensor, difference, flags=re.S)
-    return f"attribute {found[1] or found[2]} is another one" if found else difference
+    tensor = r"attribute (?:(value\w*) is .*|(\w+) is .*\w\[[\d, ]*\] of .*)"
+    found = re.fullmatch(f"((?:inside of it, .*?: )*?){tensor}", difference, flags=re.S)
+    if found is None:
+        return difference
+    return f"{found[1]}attribute {found[2] or found[3]} is another one"
