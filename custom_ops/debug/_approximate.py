@@ -1,14 +1,14 @@
 """Pairs the values of a model that notes no modules: by the numbers, and past faults by trying."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from custom_ops.debug._alignment import aligned
 from custom_ops.debug._candidates import Candidate, candidates_of
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import fits
-from custom_ops.debug._pairing import Pairs, leaving_of, outputs_of
+from custom_ops.debug._pairing import Pairs, Run, leaving_of, outputs_of
 from custom_ops.debug._recording import Recording, Ref
 from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._verify import to_array
@@ -18,7 +18,6 @@ _FAULTS, _TRIALS = 8, 12  # faults that are passed, and runs for each
 _PARTNERS = 3  # that are tried for one value
 
 # Runs the model with some values fed; returns what its nodes give for all values.
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def pair(graph: Graph, values: Mapping[str, Array], recording: Recording, run: Run) -> Pairs:

@@ -195,14 +195,10 @@ def _compare_module(
 
         def run(fed: Mapping[str, Array]) -> dict[str, Array]:
             typed = _runs.as_fed(fed, arriving)
-            return _runs.cut(graph, typed, feeds, work.libraries, list(arriving))
-
-        def some(fed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-            cuts = {**{name: arriving[name] for name in names}, **fed}
-            return _runs.cut(graph, cuts, feeds, work.libraries, names, failed={}, alone=True)
+            return _runs.cut(graph, typed, feeds, work.libraries, list(arriving), failed={})
 
         if _pairing.names_modules(graph):
-            pairs = _pairing.pair(graph, arriving, recording, some)
+            pairs = _pairing.pair(graph, arriving, recording, run)
         else:
             pairs = _approximate.pair(graph, arriving, recording, run)
         results = {name: recording.value(ref) for name, ref in pairs.of_value.items()}

@@ -37,7 +37,7 @@ def cut_apart(
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.proto)
     if alone:
-        _keep(copy.graph, regions(graph, cuts), outputs)
+        _keep(copy.graph, regions(graph, {*cuts, *outputs}), outputs)
     in_use: set[str] = set()
     for node in copy.graph.node:
         in_use |= _renamed(node, fed)

@@ -1,19 +1,23 @@
 """Finds which result of torch a value of a model is: by module, order, shape and kind."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from custom_ops.debug._alignment import aligned
 from custom_ops.debug._candidates import Candidate, candidates_of
 from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import LOOPS, torch_kind
-from custom_ops.debug._movement import Movement, Run
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.debug._sketch import alike, sketch
 from custom_ops.debug._unmatched import unmatched_of
+from custom_ops.onnx._verify import to_array
 from custom_ops.onnx._walk import used
+
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+_ROUNDS = 16  # of pairing what follows a fault; each goes at least one node further
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,43 @@ def pair(
 ) -> Pairs:
     """Pairs the values of a model that names modules with the results of torch.
 
+    Behind a fault numbers tell nothing of what arrives. Where some are not alike they are therefore
+    paired again, by what the nodes give when they are fed with the partners that were found, until
+    nothing changes: a fault, or a wrong partner, then hides those next to it alone.
+
     Args:
         graph: The model.
         values: What it makes when it runs, by name.
         recording: What torch did on the same inputs.
-        run: Runs some nodes; None where nothing is at fault.
+        run: Runs the model with some values fed; may leave out values that do not come then. None
+            where there is no fault to look past.
     """
     candidates = candidates_of(recording)
+    found = _paired(graph, values, candidates, recording)
+    sketches = {each.ref: each.sketch for each in candidates}
+    given = values
+    for _ in range(_ROUNDS if run is not None else 0):
+        partners = ((name, sketches.get(ref)) for name, ref in found.items())
+        if all(p is None or alike(sketch(given[name]), p) for name, p in partners):
+            break
+        fed = {name: to_array(recording.value(ref)) for name, ref in found.items()}
+        given = {**values, **run(fed)}  # type: ignore[misc]
+        again = _paired(graph, given, candidates, recording)
+        if again == found:
+            break
+        found = again
+    nodes = [node for node in graph.nodes if not node.constant and not node.inner]
+    unmatched = unmatched_of(graph, nodes, values, candidates, found, recording)
+    return Pairs(found, tuple(unmatched), False)
+
+
+def _paired(
+    graph: Graph,
+    values: Mapping[str, Array],
+    candidates: Sequence[Candidate],
+    recording: Recording,
+) -> dict[str, Ref]:
+    """Pairs values by module, order, shape, kind and numbers."""
     nodes = [node for node in graph.nodes if not node.constant and not node.inner]
     ours: dict[str, list[tuple[Node, str]]] = defaultdict(list)
     for node in nodes:
@@ -63,10 +97,7 @@ def pair(
     for where, makers in ours.items():
         of_value |= aligned(makers, values, theirs.get(where, []), of_value, leaving)
     of_value |= _of_scripts(nodes, values, candidates, of_value)
-    of_value = Movement(graph, values, recording, candidates, run).mended(of_value)
-    of_value = _past_merged(graph, of_value, recording)
-    unmatched = unmatched_of(graph, nodes, values, candidates, of_value, recording)
-    return Pairs(of_value, tuple(unmatched), False)
+    return _past_merged(graph, of_value, recording)
 
 
 def outputs_of(graph: Graph, values: Mapping[str, Array], recording: Recording) -> dict[str, Ref]:
