@@ -150,6 +150,21 @@ def test_inputs_of_another_kind(kind: str, given: Any) -> None:
         custom_ops.debug.compare(model, model, {"x": given})
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("names", ["ab", "pq"])
+def test_the_order_of_what_is_given_counts_for_nothing(names: str, order: tuple[int, int]) -> None:
+    one = parsed("y = Sub(a, b)", "float[2] a, float[2] b", "float[2] y")
+    same = parsed("y = Sub(p, q)", "float[2] p, float[2] q", "float[2] y")
+    other = parsed("y = Sub(q, p)", "float[2] p, float[2] q", "float[2] y")
+    arrays = np.float32([1, 2]), np.float32([9, 5])
+    feeds = {names[i]: arrays[i] for i in order}
+    assert custom_ops.debug.compare(one, same, feeds)
+    assert not custom_ops.debug.compare(one, other, feeds)
+    if names == "ab":  # where both have the names, these count alone
+        swapped = parsed("y = Sub(a, b)", "float[2] b, float[2] a", "float[2] y")
+        assert custom_ops.debug.compare(one, swapped, feeds)
+
+
 def test_a_reference_that_does_not_run() -> None:
     right = parsed("y = Reshape(x, s)", "float[N] x, int64[1] s")
     feeds = {"x": np.ones(4, np.float32), "s": np.array([4])}

@@ -19,6 +19,19 @@ def arrays_of(given: Mapping[str, Any]) -> dict[str, Array]:
     }
 
 
+def of_models(theirs: Graph, ours: Graph, given: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Returns what is given as two models take it, whatever its own order.
+
+    Where one lacks its names, the order counts: that of the inputs of the model that has them.
+
+    Raises:
+        ValueError: Something else is given than their inputs.
+    """
+    for graph in (ours, theirs):  # the last has the last word
+        given = {name: given[name] for name in graph.inputs if name in given} | dict(given)
+    return [named(graph, given) for graph in (theirs, ours)]
+
+
 def named(graph: Graph, given: Mapping[str, Array]) -> dict[str, Array]:
     """Returns what is given as a graph takes it: by name, else by order.
 

@@ -37,8 +37,8 @@ def compare_models(
     Args:
         reference: The model that is right.
         model: The model to judge.
-        feeds: The inputs, by the names that they have in the first; in the second their order
-            counts where their names differ.
+        feeds: The inputs, by the names that they have in the first; in the second the order of
+            the first's inputs counts where their names differ.
         work: What the comparison was asked for, and what it notes.
     """
     with work.part("read"):
@@ -48,9 +48,9 @@ def compare_models(
         if lacking and not work.simulate:
             return work.not_comparable(model.name)
         theirs, ours, given = (replace(each, simulated=lacking) for each in (theirs, ours, given))
-        arrays = _feeds.arrays_of(feeds)
-        fed, own = (_feeds.typed(each, _feeds.named(each, arrays)) for each in (theirs, ours))
-        work.notes += _feeds.too_large(ours, _feeds.named(ours, arrays))
+        fed, own = _feeds.of_models(theirs, ours, _feeds.arrays_of(feeds))
+        work.notes += _feeds.too_large(ours, own)
+        fed, own = _feeds.typed(theirs, fed), _feeds.typed(ours, own)
     plain = work.plain(given, own)
     with work.part("instrumented"):
         with running("reference"):
