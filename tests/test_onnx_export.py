@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.parser
 import pytest
 import torch
 from onnx_net import DYNAMIC, IMAGE, Net, domains, mul_add_args, net, plain
 from torch import Tensor
 
 import custom_ops
+import custom_ops.debug
 from custom_ops.onnx import ExportFailed, _model, export, lowering, session
 from custom_ops.onnx._exporters import EXPORTERS
 from custom_ops.onnx._lowering import LOWERINGS
@@ -494,6 +496,23 @@ def test_gradients_are_off_and_the_module_is_left_alone(exporter: str, tmp_path:
     assert torch.is_grad_enabled()
     assert "forward" not in vars(model)
     assert model.w.requires_grad
+
+
+@pytest.mark.parametrize("names", ["ab", "ba", "pq", "ax"])
+def test_inputs_go_by_their_names_where_the_model_has_them(names: str) -> None:
+    class Minus(torch.nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a - b
+
+    one, other = names if names != "ba" else "ab"
+    given = ", ".join(f"float[2] {name}" for name in names)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 18]> g ({given}) => (float[2] y) '
+        f"{{ y = Sub({one}, {other}) }}"
+    )
+    args = (torch.tensor([1.0, 2.0]), torch.tensor([9.0, 5.0]))
+    assert custom_ops.onnx.verify(model, Minus(), args)
+    assert custom_ops.debug.compare(Minus(), model, args)
 
 
 def test_one_tensor_is_one_input(tmp_path: Path) -> None:

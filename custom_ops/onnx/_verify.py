@@ -78,8 +78,8 @@ def verify(
     """Runs a model in ONNX Runtime and the module in torch, and compares the outputs.
 
     Args:
-        model: Path, bytes or ModelProto; its inputs are the tensors of the arguments, in order
-            or, where some are missing, by name.
+        model: Path, bytes or ModelProto; its inputs are the tensors of the arguments: by the names
+            of the parameters of forward, or in order where it has others.
         module: The torch module.
         args: Its inputs.
         kwargs: Its keyword inputs, in the order of the model's further inputs.
@@ -183,16 +183,17 @@ def feeds(
     Args:
         tool: Who asks, for the error.
         own: The inputs of the model.
-        names: Names of the tensors, from the module. They count where the model lacks some;
-            where it has as many, the order does.
+        names: Names of the tensors, from the module. They count where the model has no other;
+            else, where it has as many, the order does.
         call: The tensors.
 
     Raises:
         ValueError: The model has other inputs.
     """
-    if len(own) == len(names):
+    known = set(own) <= set(names)
+    if not known and len(own) == len(names):
         names = own
-    elif not set(own) <= set(names):
+    elif not known:
         raise ValueError(
             f"{tool}: model must have the inputs {', '.join(names)}, got {', '.join(own)}; "
             "pass the arguments that it was exported with"
