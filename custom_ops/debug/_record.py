@@ -32,7 +32,7 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
     """Runs a module once, without gradients, and records what its ops give.
 
     Results are kept, not copied; one that an op is about to overwrite is copied before. The
-    arguments and the buffers of the module are copied, so that it may overwrite them.
+    arguments are copied, so that the module may overwrite them; its buffers are put back.
 
     Args:
         module: The module, as it is: in training mode dropout draws.
@@ -45,19 +45,20 @@ def record(module: torch.nn.Module, call: Call) -> Recording:
     own = call.with_tensors([tensor.detach().clone() for tensor in call.tensors])
     recorder = _Recorder(recording)
     recorder.vary(own.tensors)
-    with (
-        torch.no_grad(),
-        without_fast_path(),
-        torch.compiler.set_stance("force_eager"),  # also of what torch.cond compiles
-        unchanged(module),
-        recorder.watching(module),
-        _Units(recorder),
-        recorder,
-    ):
-        returned = module(*own.args, **own.kwargs)
-        for leaf in pytree.tree_leaves(returned):
-            if isinstance(leaf, torch.Tensor):
-                recording.outputs.append(recorder.result(leaf))
+    buffers = [buffer for buffer in module.buffers() if not torch.nn.parameter.is_lazy(buffer)]
+    with torch.no_grad(), unchanged(module):
+        with (
+            without_fast_path(),
+            torch.compiler.set_stance("force_eager"),  # also of what torch.cond compiles
+            recorder.watching(module),
+            _Units(recorder),
+            recorder,
+        ):
+            returned = module(*own.args, **own.kwargs)
+            for leaf in pytree.tree_leaves(returned):
+                if isinstance(leaf, torch.Tensor):
+                    recording.outputs.append(recorder.result(leaf))
+        recorder.keep_overwritten(buffers)
     return recording
 
 
@@ -77,6 +78,7 @@ class _Recorder(TorchDispatchMode):
         self._known: dict[int, tuple[Ref, int, torch.Tensor]] = {}
         self._at: dict[int, list[Ref]] = {}  # the results that lie in one memory
         self._read: dict[int, list[int]] = {}  # the steps that read a memory that is no result's
+        self._overwritten: set[int] = set()  # the memories that an op has overwritten
         # The inputs and what depends on them: their places in memory, and themselves, so that no
         # place is given to another one.
         self._varying: dict[int, torch.Tensor] = {}
@@ -113,6 +115,7 @@ class _Recorder(TorchDispatchMode):
         written = overwritten(func, args, kwargs)
         for tensor in written:
             recorded = self._save(memory_of(tensor), recorded)
+            self._overwritten.add(memory_of(tensor))
         returned = func(*args, **kwargs)
         outputs = tensors_in(returned)
         if outputs:
@@ -139,6 +142,11 @@ class _Recorder(TorchDispatchMode):
     def vary(self, tensors: Iterable[torch.Tensor]) -> None:
         """Takes note that tensors depend on the inputs, or are them."""
         self._varying.update({memory_of(tensor): tensor for tensor in tensors})
+
+    def keep_overwritten(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Copies what was recorded and lies where these do, if an op has overwritten it."""
+        for memory in self._overwritten & {memory_of(tensor) for tensor in tensors}:
+            self._save(memory, ())
 
     def _varies(self, tree: Any) -> bool:
         return any(memory_of(tensor) in self._varying for tensor in tensors_in(tree))

@@ -126,7 +126,8 @@ def expected(module: torch.nn.Module, calls: Sequence[Call]) -> list[list[torch.
         try:
             with torch.no_grad(), unchanged(module):
                 outputs = pytree.tree_leaves(module(*own.args, **own.kwargs))
-            results.append([t for t in outputs if isinstance(t, torch.Tensor)])
+                # One that is a buffer, or a view of it, is about to change.
+                results.append([t.clone() for t in outputs if isinstance(t, torch.Tensor)])
         except Exception as error:  # the module may refuse a size that the model would take
             if i == 0:
                 raise
