@@ -215,6 +215,27 @@ def test_whatever_functions_do_the_copy_computes_the_same(up: bool) -> None:
     assert len(found.values) > len(custom_ops.debug.compare(model, model, feeds).values)
 
 
+@pytest.mark.parametrize("omitted", [1, 2])
+def test_a_call_may_omit_outputs(omitted: int) -> None:
+    model = parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 18, "loc": 1]>
+        g (float[2] x) => (float[2] y) { kept = loc.f(x)  y = Neg(kept) }
+        <domain: "loc", opset_import: ["": 18]>
+        f (a) => (b, c, d) { b = Abs(a)  c = Neg(b)  d = Sin(c) }
+    """)
+    call = model.graph.node[0]
+    call.output.append("" if omitted == 2 else "more")
+    call.output.append("")
+    feeds = {"x": np.float32([1, -2])}
+    found = custom_ops.debug.compare(model, model, feeds, bodies=True)
+    assert found
+    assert {"kept", "y"} <= {value.name for value in found.values}
+    graph = _bodies.inlined(_graph.of_document(read(model)))
+    names = [name for node in graph.nodes for name in node.proto.output]
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
 def test_a_function_that_calls_itself_is_refused() -> None:
     model = parser.parse_model(TWISTED)
     (body,) = [each for each in model.functions if each.name == "g"]

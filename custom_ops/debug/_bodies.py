@@ -71,6 +71,10 @@ def _give_each_call_a_body(
         )
         waiting.extend(_calls(body.graph, bodies))
         _name_by(body, label)
+        # What the call omits needs a name too: the pass gives it to what the body makes there.
+        call.resize_outputs(max(len(call.outputs), len(body.outputs)))
+        for given, made in zip(call.outputs, body.outputs, strict=False):
+            given.name = given.name or made.name
         result = call.metadata_props.pop(_graph.RESULT, snake(op.replace("::", ".")))
         for value in body.outputs:
             maker = value.producer()
