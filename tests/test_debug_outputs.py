@@ -185,3 +185,18 @@ def test_a_limit_that_nothing_is_above(name: str, value: float) -> None:
     model = parsed("y = Neg(x)", "float[3,4] x", "float[3,4] y")
     with pytest.raises(ValueError, match=f"^compare: {name} must be a finite number, 0 or more"):
         custom_ops.debug.compare(torch.nn.ReLU(), model, X, **{name: value})
+
+
+def test_an_output_that_is_nan_throughout_tells_nothing(tmp_path: Path) -> None:
+    module, x = torch.nn.Linear(3, 2).eval(), torch.full((4, 3), torch.nan)
+    custom_ops.onnx.export(module, torch.ones(4, 3), tmp_path / "m.onnx", verify=False)
+    module.weight.data *= 7.0
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert not found
+    (why,) = found.uncompared
+    assert why.endswith(
+        "is NaN throughout in the reference, which tells nothing; compare on "
+        "inputs that give numbers"
+    )
+    x[0] = 1.0  # some numbers tell
+    assert not custom_ops.debug.compare(module, tmp_path / "m.onnx", x).uncompared

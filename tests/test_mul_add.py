@@ -100,3 +100,23 @@ def test_half_subnormals_survive_where_floats_are_flushed() -> None:
 def test_devices_must_agree() -> None:
     with pytest.raises(ValueError, match=r"mul_add: b must be on the device of a .cpu., got meta"):
         custom_ops.mul_add(torch.ones(3), torch.ones(3, device="meta"))
+
+
+class Wrapped(torch.Tensor):
+    """A tensor that stands for another one."""
+
+    inner: torch.Tensor
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        given = (each.inner if isinstance(each, Wrapped) else each for each in args)
+        return func(*given, **(kwargs or {}))
+
+
+def test_a_tensor_that_stands_for_another_keeps_its_gradient() -> None:
+    inner = torch.ones(3, requires_grad=True)
+    outer = torch.Tensor._make_subclass(Wrapped, inner.detach())
+    outer.inner = inner
+    custom_ops.mul_add(outer, torch.ones(3)).sum().backward()
+    assert inner.grad is not None
+    assert inner.grad.tolist() == [2.0, 2.0, 2.0]

@@ -27,6 +27,7 @@ _any_requires_grad = torch._C._any_requires_grad
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _in_transform = torch._C._are_functorch_transforms_active
 _is_tracing = torch._C._is_tracing
+_has_torch_function = torch._C._has_torch_function
 _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 _set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
 _AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
@@ -84,6 +85,7 @@ def call(name: str, args: tuple[Any, ...]) -> Any:
         torch.compiler.is_compiling()
         or _is_tracing()
         or _in_transform()
+        or _has_torch_function(args)
         or forward_ad._current_level >= 0
         or (torch.is_grad_enabled() and _any_requires_grad(*args))
     ):
