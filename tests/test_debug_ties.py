@@ -197,3 +197,26 @@ def test_a_piece_that_does_not_run_is_a_fault_and_ends_nothing() -> None:
     assert "does not run" in fault.metrics.mismatch
     assert "out of data bounds" in fault.metrics.mismatch
     assert next(each for each in found.values if each.name == "y").ok
+
+
+class Rolled(torch.nn.Module):
+    """One op of torch, which the exporter writes as two that give the same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(2, 4, 1), torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x).permute(0, 2, 3, 1).roll((-1, -2), (1, 2))
+        y = y.view(1, 2, 4, 2, 4, 4).permute(0, 1, 3, 2, 4, 5).reshape(4, 16, 4) * 2.0
+        y = y.view(1, 2, 2, 4, 4, 4).permute(0, 1, 3, 2, 4, 5).reshape(1, 8, 8, 4)
+        return self.last(y.roll((1, 2), (1, 2)).permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+def test_a_part_of_an_op_is_no_partner_behind_a_fault(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Rolled().eval(), torch.randn(1, 2, 8, 8)
+    custom_ops.onnx.export(module, x, tmp_path / "m.onnx", exporter="torchscript", verify=False)
+    module.first.weight.data *= -3.0
+    found = custom_ops.debug.compare(module, tmp_path / "m.onnx", x)
+    assert [each.module for each in found.faults] == [("first",)], str(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from custom_ops.debug._alignment import aligned
 from custom_ops.debug._candidates import Candidate, candidates_of
 from custom_ops.debug._graph import Array, Graph, Node
-from custom_ops.debug._kinds import LOOPS, torch_kind
+from custom_ops.debug._kinds import LOOPS, fits, torch_kind
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
 from custom_ops.debug._sketch import alike, sketch
@@ -58,22 +58,75 @@ def pair(
             where there is no fault to look past.
     """
     candidates = candidates_of(recording)
+    by_ref = {each.ref: each for each in candidates}
     found = _paired(graph, values, candidates, recording)
-    sketches = {each.ref: each.sketch for each in candidates}
     given = values
     for _ in range(_ROUNDS if run is not None else 0):
-        partners = ((name, sketches.get(ref)) for name, ref in found.items())
-        if all(p is None or alike(sketch(given[name]), p) for name, p in partners):
+        assert run is not None
+        if not _unlike(found, given, by_ref):
             break
-        fed = {name: to_array(recording.value(ref)) for name, ref in found.items()}
-        given = {**values, **run(fed)}  # type: ignore[misc]
+        given = {**values, **run(_fed(found, recording))}
         again = _paired(graph, given, candidates, recording)
         if again == found:
-            break
+            unlike = _unlike(found, given, by_ref)
+            others = {name: ref for name, ref in found.items() if name not in unlike}
+            alone = {**values, **run(_fed(others, recording))}
+            again = _with_rivals(graph, alone, found, {n: by_ref[found[n]] for n in unlike})
+            if again == found:
+                break
         found = again
     nodes = [node for node in graph.nodes if not node.constant and not node.inner]
     unmatched = unmatched_of(graph, nodes, values, candidates, found, recording)
     return Pairs(found, tuple(unmatched), False)
+
+
+def _fed(found: Mapping[str, Ref], recording: Recording) -> dict[str, Array]:
+    return {name: to_array(recording.value(ref)) for name, ref in found.items()}
+
+
+def _unlike(
+    found: Mapping[str, Ref], given: Mapping[str, Array], by_ref: Mapping[Ref, Candidate]
+) -> list[str]:
+    """Returns the values whose numbers are not those of their partners."""
+    known = ((name, by_ref.get(ref)) for name, ref in found.items())
+    return [n for n, c in known if c is not None and not alike(sketch(given[n]), c.sketch)]
+
+
+def _with_rivals(
+    graph: Graph,
+    given: Mapping[str, Array],
+    found: Mapping[str, Ref],
+    unlike: Mapping[str, Candidate],
+) -> dict[str, Ref]:
+    """Gives partners that are not alike to values without one that are, if there are any.
+
+    Args:
+        graph: The model.
+        given: What it makes where those that are not alike are not fed.
+        found: The pairs.
+        unlike: Of the values that are not alike, the partners.
+    """
+    free = [
+        (node, name)
+        for node in graph.nodes
+        for name in node.proto.output
+        if name in given and name not in found
+    ]
+    new = dict(found)
+    for name, partner in unlike.items():
+        if name in graph.outputs:
+            continue
+        for node, rival in free:
+            proto, array = node.proto, given[rival]
+            if (
+                rival not in new
+                and (str(array.dtype), array.shape) == partner.form
+                and alike(sketch(array), partner.sketch)
+                and fits(proto.op_type, proto.domain, node.target, partner.kinds)
+            ):
+                new[rival] = new.pop(name)
+                break
+    return new
 
 
 def _paired(
