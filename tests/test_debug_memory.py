@@ -1,8 +1,9 @@
 """A comparison within little memory: several runs, and arrays in files."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +26,20 @@ def _in_file(array: np.ndarray[Any, Any]) -> bool:
 
 def _given(names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.full((10, 5), int(name), np.float32) for name in names}  # 200 bytes each
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[list[dict[str, np.ndarray[Any, Any]]]]:
+    """Gives what each run of a comparison fetches."""
+    fetched: list[dict[str, np.ndarray[Any, Any]]] = []
+    fetch = _runs.fetch
+
+    def watched(*args: Any) -> dict[str, np.ndarray[Any, Any]]:
+        fetched.append(fetch(*args))
+        return fetched[-1]
+
+    with mock.patch.object(_runs, "fetch", watched):
+        yield fetched
 
 
 @pytest.mark.parametrize("expected", [None, 100 * 200, 10, 10**9])
@@ -80,14 +95,7 @@ def test_a_comparison_in_little_memory_says_the_same(tmp_path: Path) -> None:
     custom_ops.onnx.export(module, x, path, verify=False)
     layers[3][0].weight.data[0] *= 1.01  # type: ignore[operator, union-attr]
     plenty = custom_ops.debug.compare(module, path, x)
-    fetched: list[dict[str, np.ndarray[Any, Any]]] = []
-    fetch = _runs.fetch
-
-    def watched(*args: Any) -> dict[str, np.ndarray[Any, Any]]:
-        fetched.append(fetch(*args))
-        return fetched[-1]
-
-    with mock.patch.object(_runs, "fetch", watched):
+    with _watched() as fetched:
         little = custom_ops.debug.compare(module, path, x, memory=10_000)
     assert [each.name for each in little.faults] == [each.name for each in plenty.faults] != []
     for one, other in zip(little.values, plenty.values, strict=True):
@@ -99,7 +107,9 @@ def test_two_models_in_little_memory(tmp_path: Path) -> None:
     module, x = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.GELU()), torch.randn(50, 16)
     path = tmp_path / "m.onnx"
     custom_ops.onnx.export(module.eval(), x, path, input_names=["x"], verify=False)
-    assert custom_ops.debug.compare(path, path, {"x": x.numpy()}, memory=100)
+    with _watched() as fetched:
+        assert custom_ops.debug.compare(path, path, {"x": x.numpy()}, memory=100)
+    assert any(_in_file(array) for found in fetched for array in found.values())
 
 
 def test_memory_is_a_number_of_bytes(tmp_path: Path) -> None:

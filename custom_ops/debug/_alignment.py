@@ -10,9 +10,17 @@ from custom_ops.debug._candidates import Candidate
 from custom_ops.debug._graph import Array, Node
 from custom_ops.debug._kinds import LOOPS, fits
 from custom_ops.debug._recording import Ref
-from custom_ops.debug._sketch import alike, alike_rows, mostly_alike, nearness, sketch
+from custom_ops.debug._sketch import (
+    Form,
+    alike,
+    alike_rows,
+    form_of,
+    mostly_alike,
+    nearness,
+    sketch,
+)
 
-_MOST_PARTNERS = 64  # that are tried for one value
+MOST_PARTNERS = 64  # that are tried for one value
 _ALIKE = 2.0  # what it counts that the numbers are the same; that two values have partners: 2
 
 
@@ -35,21 +43,21 @@ def aligned(
         leaving: The values that are used outside their module call.
         alike_alone: Whether only numbers that are alike may be a pair.
     """
-    by_form: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
+    by_form: dict[Form, list[int]] = defaultdict(list)
     taken = set(fixed.values())
     for j, candidate in enumerate(candidates):
         if candidate.ref not in taken:
             by_form[candidate.form].append(j)
     links: list[tuple[int, int, float]] = []
-    sketches: dict[tuple[str, tuple[int, ...]], Array] = {}
+    sketches: dict[Form, Array] = {}
     for i, (node, name) in enumerate(makers):
         if name in fixed:
             continue
         array = values[name]
-        form = (str(array.dtype), array.shape)
+        form = form_of(array)
         near = by_form.get(form, [])
         own = sketch(array)
-        if len(near) > _MOST_PARTNERS:  # those alike, those near
+        if len(near) > MOST_PARTNERS:  # those alike, those near
             if form not in sketches:
                 sketches[form] = np.stack([candidates[j].sketch for j in near])
             rows = np.flatnonzero(alike_rows(own, sketches[form]))
@@ -82,8 +90,8 @@ def aligned(
 def _closest(near: Sequence[int], place: int) -> Sequence[int]:
     """Returns those of ordered numbers that are closest to a place, a fixed number of them."""
     middle = bisect.bisect(near, place)
-    start = max(0, min(middle - _MOST_PARTNERS // 2, len(near) - _MOST_PARTNERS))
-    return near[start : start + _MOST_PARTNERS]
+    start = max(0, min(middle - MOST_PARTNERS // 2, len(near) - MOST_PARTNERS))
+    return near[start : start + MOST_PARTNERS]
 
 
 def heaviest(links: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import fits
 from custom_ops.debug._pairing import Pairs, Run, leaving_of, outputs_of
 from custom_ops.debug._recording import Recording, Ref
+from custom_ops.debug._sketch import form_of
 from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._verify import to_array
 from custom_ops.onnx._walk import used
@@ -105,7 +106,7 @@ class _Search:
                     yield name, ref
 
     def _first(self, node: Node, array: Array, before: int, taken: set[Ref]) -> Iterator[Ref]:
-        form = (str(array.dtype), array.shape)
+        form = form_of(array)
         fitting = (
             candidate.ref
             for candidate in self.candidates

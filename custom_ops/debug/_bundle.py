@@ -18,6 +18,7 @@ from custom_ops.debug import _scramble
 from custom_ops.debug._evidence import MOST, Evidence
 from custom_ops.onnx import _walk
 from custom_ops.onnx._model import check_new, written_beside
+from custom_ops.ops._body import DOMAIN
 
 if TYPE_CHECKING:
     from custom_ops.debug._result import Comparison, Fault
@@ -129,7 +130,7 @@ Seen with {of}.
 
 
 def _has_our_ops(model: onnx.ModelProto) -> bool:
-    return any(n.domain == "custom_ops" for scope in _walk.scopes(model) for n in scope.node)
+    return any(n.domain == DOMAIN for scope in _walk.scopes(model) for n in scope.node)
 
 
 def _finite(value: Any) -> Any:

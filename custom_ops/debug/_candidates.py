@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from custom_ops.debug._graph import Array
 from custom_ops.debug._kinds import VIEWS, torch_kind
 from custom_ops.debug._recording import Recording, Ref, Step
-from custom_ops.debug._sketch import sketch_of_tensor
+from custom_ops.debug._sketch import Form, sketch_of_tensor
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Candidate:
     step: Step
     leaves: bool
     kinds: frozenset[str]
-    form: tuple[str, tuple[int, ...]]
+    form: Form
     sketch: Array
 
     @property

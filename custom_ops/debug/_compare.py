@@ -195,7 +195,9 @@ def _compare_module(
 
         def run(fed: Mapping[str, Array]) -> dict[str, Array]:
             typed = _runs.as_fed(fed, arriving)
-            return _runs.cut(graph, typed, feeds, work.libraries, list(arriving), failed={})
+            names = list(arriving)
+            memory = replace(work.memory)  # what it takes is given back after each round
+            return _runs.cut(graph, typed, feeds, work.libraries, names, memory, failed={})
 
         if _pairing.names_modules(graph):
             pairs = _pairing.pair(graph, arriving, recording, run)

@@ -51,10 +51,10 @@ def cut_apart(
 
 
 def _keep(
-    graph: onnx.GraphProto, regions: Mapping[str, Sequence[Node]], outputs: Iterable[str]
+    graph: onnx.GraphProto, pieces: Mapping[str, Sequence[Node]], outputs: Iterable[str]
 ) -> None:
     """Takes away the nodes that no output needs, and the weights that no node reads then."""
-    needed = {name for each in outputs for node in regions[each] for name in node.proto.output}
+    needed = {name for each in outputs for node in pieces[each] for name in node.proto.output}
     nodes = [node for node in graph.node if not needed.isdisjoint(node.output)]
     read = {name for node in nodes for name in used(node)}
     weights = [each for each in graph.initializer if each.name in read]

@@ -3,12 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from custom_ops.debug._alignment import heaviest
+from custom_ops.debug._alignment import MOST_PARTNERS, heaviest
 from custom_ops.debug._graph import Array, Graph
 from custom_ops.debug._result import Unmatched
 from custom_ops.debug._sketch import alike, sketch
 
-_MOST_PARTNERS = 64  # that are tried for one value
 _LIKE = 1e-2  # of the largest number, which half precision does to a value
 
 
@@ -43,9 +42,9 @@ def pairs(
         own, kind = sketch(arriving[name]), _kind(ours, name)
         merged = ours.producer[name].proto.domain == "com.microsoft"
         near = by_shape.get(arriving[name].shape, [])
-        if len(near) > _MOST_PARTNERS:
+        if len(near) > MOST_PARTNERS:
             close = sorted(near, key=lambda j: abs(j * len(mine) - i * len(made)))
-            near = [*close[:_MOST_PARTNERS], *(j for j in near if made[j] == name)]
+            near = [*close[:MOST_PARTNERS], *(j for j in near if made[j] == name)]
         for j in near:
             named, same = name == made[j], kind == _kind(theirs, made[j])
             like = alike(own, sketches[made[j]], _LIKE)

@@ -10,7 +10,7 @@ from custom_ops.debug._graph import Array, Graph, Node
 from custom_ops.debug._kinds import LOOPS, fits, torch_kind
 from custom_ops.debug._recording import Recording, Ref, Step
 from custom_ops.debug._result import Unmatched
-from custom_ops.debug._sketch import alike, sketch
+from custom_ops.debug._sketch import alike, form_of, sketch
 from custom_ops.debug._unmatched import unmatched_of
 from custom_ops.onnx._verify import to_array
 from custom_ops.onnx._walk import used
@@ -120,7 +120,7 @@ def _with_rivals(
             proto, array = node.proto, given[rival]
             if (
                 rival not in new
-                and (str(array.dtype), array.shape) == partner.form
+                and form_of(array) == partner.form
                 and alike(sketch(array), partner.sketch)
                 and fits(proto.op_type, proto.domain, node.target, partner.kinds)
             ):
@@ -193,7 +193,7 @@ def _of_scripts(
         if node.scope is None and node.proto.op_type in LOOPS:
             for name in node.proto.output:
                 if name in values and name not in fixed:
-                    own, form = sketch(values[name]), (str(values[name].dtype), values[name].shape)
+                    own, form = sketch(values[name]), form_of(values[name])
                     near = [c for c in candidates if c.form == form and c.ref not in taken]
                     same = [c.ref for c in near if alike(own, c.sketch)]
                     if same:

@@ -1,6 +1,7 @@
 """Tells whether two arrays are alike, by some of their elements."""
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -8,7 +9,15 @@ import torch
 from custom_ops.debug._graph import Array
 from custom_ops.onnx._verify import to_array
 
+Form: TypeAlias = tuple[str, tuple[int, ...]]  # dtype and shape
+
 _SKETCH = 64  # elements that tell whether two arrays are alike
+_ALIKE = 1e-3  # of the largest number, which two that are alike may be apart
+
+
+def form_of(array: Array) -> Form:
+    """Returns the dtype and shape of an array."""
+    return str(array.dtype), array.shape
 
 
 def sketch(array: Array) -> Array:
@@ -35,7 +44,7 @@ def sketch_of_tensor(tensor: torch.Tensor) -> Array:
     return sketch(to_array(tensor[index].reshape(-1) if index else tensor.reshape(-1)))
 
 
-def alike(a: Array, b: Array, tolerance: float = 1e-3) -> bool:
+def alike(a: Array, b: Array, tolerance: float = _ALIKE) -> bool:
     """Returns whether two sketches are of the same values, as far as they tell."""
     if a.shape != b.shape or a.size == 0:
         return False
@@ -49,7 +58,7 @@ def mostly_alike(a: Array, b: Array) -> bool:
     if a.shape != b.shape or a.size == 0:
         return False
     with np.errstate(all="ignore"):
-        agree = np.abs(a - b) <= 1e-3 * np.abs(a) + 1e-12
+        agree = np.abs(a - b) <= _ALIKE * np.abs(a) + 1e-12
     return bool(agree.mean() > 0.5) and len(np.unique(a[agree])) > _SKETCH // 4
 
 
@@ -58,7 +67,7 @@ def alike_rows(own: Array, rows: Array) -> Array:
     if rows.shape[1:] != own.shape or own.size == 0:
         return np.zeros(len(rows), bool)
     with np.errstate(all="ignore"):
-        most = 1e-3 * np.abs(own).max() + 1e-12
+        most = _ALIKE * np.abs(own).max() + 1e-12
         return np.asarray(np.all(np.abs(rows - own) <= most, axis=1))
 
 

@@ -16,7 +16,7 @@ from custom_ops.debug._arrays import Array
 from custom_ops.debug._limit import eps
 
 _MOST_AXES = 5  # whose orders are tried
-_LIKE = 0.25  # of a number, which a fault may change
+_NEAR = 0.25  # of a number, which a fault may change
 _MASK = -1e4  # from which on a number stands for nothing
 
 
@@ -126,7 +126,7 @@ def _partner(weight: Weight, theirs: Sequence[Weight]) -> tuple[Weight, Array] |
         for places in _arrangements(other.before.shape):
             there = numbers[places]
             some = (own != 0) | (there != 0)
-            like = np.isclose(own[some], there[some], rtol=_LIKE, atol=0).mean()
+            like = np.isclose(own[some], there[some], rtol=_NEAR, atol=0).mean()
             score = (float(like), float((own == there).mean()))
             if score >= best and (found is None or score > best):
                 best, found = score, (other, places)
