@@ -36,6 +36,7 @@ import custom_ops.onnx
 from custom_ops._errors import first_line
 from custom_ops.debug import Comparison, _fresh, _graph, _runs
 from custom_ops.onnx._inputs import Call
+from custom_ops.onnx._model import written_beside
 from custom_ops.onnx._reading import read
 
 
@@ -227,7 +228,8 @@ def main() -> None:
                 found = measured(
                     name, exporter, arguments.seeds, arguments.weights, arguments.nodes
                 )
-                path.write_text(json.dumps(found.as_dict(), indent=1))
+                with written_beside(path) as beside:
+                    beside.write_text(json.dumps(found.as_dict(), indent=1))
                 lines = [f"{time.monotonic() - begin:.0f} s: {name} by {exporter}", *found.wrong()]
                 print(*lines, sep="\n  ", flush=True)
             if path.exists():

@@ -9,9 +9,12 @@ from typing import Any
 import onnxruntime
 import torch
 
+from custom_ops import _machine
 
-def _versions() -> str:
-    return f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+
+def _now() -> str:
+    versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    return f"{date.today()} with {versions}, commit {_machine.commit()}"
 
 
 @dataclass
@@ -71,14 +74,14 @@ class Result:
         exporter: What wrote the file.
         clean: Comparisons without a fault.
         faults: Those with one, by its kind.
-        measured: The day, and the versions of torch and onnxruntime.
+        measured: The day, the versions of torch and onnxruntime, and the commit.
     """
 
     name: str
     exporter: str
     clean: list[Clean]
     faults: dict[str, Found]
-    measured: str = field(default_factory=lambda: f"{date.today()} with {_versions()}")
+    measured: str = field(default_factory=_now)
 
     def wrong(self) -> list[str]:
         """Returns a line for each false alarm, and for each fault that was not found as it is."""
